@@ -1,0 +1,1 @@
+"""Model and prompts to activations in a file."""

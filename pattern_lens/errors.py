@@ -1,0 +1,109 @@
+"""Every error this package raises on purpose; each inherits the builtin a caller would expect.
+
+Messages are lower case: what failed, on which object, expected X but got Y, then what to do.
+"""
+
+from __future__ import annotations
+
+
+class PatternLensError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+# --- what the caller asked for -----------------------------------------------------------------
+
+
+class PromptError(PatternLensError, ValueError):
+    """A prompt, or a file of prompts, that cannot be used."""
+
+
+class UnknownPromptError(PatternLensError, KeyError):
+    """A prompt hash that is not in the file."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class HeadSelectionError(PatternLensError, ValueError):
+    """A selection of heads that the grammar does not know, or that names none."""
+
+
+class OutOfRangeError(PatternLensError, IndexError):
+    """A layer, head, query or key outside what is stored."""
+
+
+class DimensionError(PatternLensError, ValueError):
+    """An array without the dims that an operation needs."""
+
+
+# --- models and hooks --------------------------------------------------------------------------
+
+
+class ModelNotFoundError(PatternLensError, FileNotFoundError):
+    """A model that is neither a folder with a model in it nor a name that a hub knows."""
+
+
+class ModelMismatchError(PatternLensError, ValueError):
+    """A file captured with another model, weights mode or tokenizer."""
+
+
+class UnknownHookError(PatternLensError, ValueError):
+    """A hook name, glob, regex or filter that matches nothing on this model."""
+
+
+class HookSilentError(PatternLensError, RuntimeError):
+    """A hook that exists but never fired, or fired with something other than expected."""
+
+
+class TokenizerError(PatternLensError, ValueError):
+    """A tokenizer that is missing or does not give back the text it was given."""
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+class StoreError(PatternLensError, OSError):
+    """Base of the errors of reading and writing files."""
+
+
+class NotAPatternFileError(StoreError, ValueError):
+    """A file that is not HDF5, or is HDF5 of another kind."""
+
+
+class FormatTooNewError(StoreError):
+    """A file written by a later version of this package, in a format this one does not know."""
+
+
+class FormatTooOldError(StoreError):
+    """A file in a format older than any this package reads."""
+
+
+class DamagedFileError(StoreError):
+    """A file whose bytes are not what was written: truncated, overwritten or bit-flipped."""
+
+
+class UnfinishedFileError(StoreError):
+    """A file whose writer ended between two states, and which could not be recovered by reading."""
+
+
+class ReplacedFileError(StoreError):
+    """A file that was replaced by another one after it was opened."""
+
+
+class WriterActiveError(StoreError, BlockingIOError):
+    """A second writer on a file that has a live one."""
+
+
+class FileNotWritableError(StoreError, PermissionError):
+    """A file or folder that cannot be written to."""
+
+
+class DiskFullError(StoreError):
+    """No space left where the file is."""
+
+
+class UnknownActivationError(StoreError, KeyError):
+    """An activation that the file does not hold."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""

@@ -1,0 +1,1 @@
+"""A file as labelled lazy xarray."""

@@ -1,0 +1,214 @@
+"""Arrays to chunks of a growing dataset and back, compressed and restored on several threads.
+
+HDF5 sees whole compressed chunks only; its lock is held to move bytes, never to work on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import xxhash
+
+from pattern_lens.store.codec import compress, decompress
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    import h5py
+
+    from pattern_lens.store.layout import ArrayLayout
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Spans = Sequence[tuple[int, int]]
+
+_INLINE_CHUNKS: Final = 4
+
+
+def aligned(length: int, chunk: int) -> int:
+    """The next chunk boundary at or after `length`."""
+    return -(-length // chunk) * chunk
+
+
+def _along(axis: int, start: int, stop: int) -> tuple[slice, ...]:
+    return (*(slice(None),) * axis, slice(start, stop))
+
+
+def digest_slab(slab: Array) -> int:
+    """xxh3_64 of one layer of one prompt, in C order."""
+    return int(xxhash.xxh3_64_intdigest(np.ascontiguousarray(slab).data))
+
+
+def combine_digests(digests: Sequence[int]) -> int:
+    """The checksum of a prompt from the digests of its layers."""
+    return int(xxhash.xxh3_64_intdigest(np.array(digests, "<u8").tobytes()))
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """One layer of one commit, ready to be written."""
+
+    chunks: tuple[bytes, ...]
+    digests: tuple[int, ...]
+
+
+def pack_layers(
+    layout: ArrayLayout, data: Array, spans: Spans, executor: Executor
+) -> list[PackedLayer]:
+    """Compress `data`, one job a layer, and take each prompt's digests on the way.
+
+    Parameters
+    ----------
+    layout
+        Where `data` will go.
+    data
+        Stored layout: the growing axis holds the prompts back to back.
+    spans
+        Start and stop of each prompt along the growing axis.
+    """
+    layers = [data[i : i + 1] for i in range(len(data))] if layout.has_layers else [data]
+    jobs = [executor.submit(_pack_layer, layout, layer, spans) for layer in layers]
+    return [job.result() for job in jobs]
+
+
+def _pack_layer(layout: ArrayLayout, layer: Array, spans: Spans) -> PackedLayer:
+    axis, length = layout.axis, layout.chunk_length
+    digests = [digest_slab(layer[_along(axis, start, stop)]) for start, stop in spans]
+    packed = []
+    for start in range(0, layer.shape[axis], length):
+        piece = layer[_along(axis, start, start + length)]
+        chunk = np.zeros(layout.chunks, layout.stored_dtype)
+        chunk[_along(axis, 0, piece.shape[axis])] = piece
+        packed.append(compress(chunk))
+    return PackedLayer(tuple(packed), tuple(digests))
+
+
+def write_layers(
+    dataset: h5py.Dataset, layout: ArrayLayout, start: int, layers: Sequence[PackedLayer]
+) -> None:
+    """Write the chunks of one commit from `start`, a chunk boundary, on; grows the dataset."""
+    axis, length = layout.axis, layout.chunk_length
+    dataset.resize(start + length * len(layers[0].chunks), axis=axis)
+    offset = [0] * len(dataset.shape)
+    for i, layer in enumerate(layers):
+        for j, packed in enumerate(layer.chunks):
+            if layout.has_layers:
+                offset[0] = i
+            offset[axis] = start + j * length
+            dataset.id.write_direct_chunk(tuple(offset), packed)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is read of the dims that are not ragged.
+
+    Parameters
+    ----------
+    layers
+        Positions along the first axis; ignored where there is no layer axis.
+    inner
+        For each other fixed dim a slice or an integer array, in stored order.
+    """
+
+    layers: Sequence[int]
+    inner: tuple[Any, ...]
+
+    @classmethod
+    def everything(cls, layout: ArrayLayout) -> Selection:
+        """All layers, and all of every other dim."""
+        n_inner = len(layout.dims) - len(layout.ragged) - int(layout.has_layers)
+        return cls(range(layout.n_layers), (slice(None),) * n_inner)
+
+
+def read_span(
+    dataset: h5py.Dataset,
+    layout: ArrayLayout,
+    selection: Selection,
+    span: tuple[int, int],
+    executor: Executor | None = None,
+) -> Array:
+    """Part of the growing axis, of chosen layers, heads and so on; only their chunks are read.
+
+    Parameters
+    ----------
+    span
+        Start and stop along the growing axis.
+    executor
+        Where chunks are restored when there are many of them.
+
+    Returns
+    -------
+    Stored layout, with the chosen indexes and stop - start elements along the growing axis.
+
+    Raises
+    ------
+    ValueError
+        A chunk is missing or cannot be restored.
+    """
+    lead, length = int(layout.has_layers), layout.chunk_length
+    axis = layout.axis - lead  # within one layer
+
+    def restore(layer: int, at: int) -> Array:
+        offset = [0] * len(layout.chunks)
+        offset[layout.axis] = at
+        if lead:
+            offset[0] = layer
+        chunk = _restore(dataset, layout, tuple(offset))
+        piece = chunk[0] if lead else chunk
+        piece = piece[_along(axis, max(span[0] - at, 0), min(span[1] - at, length))]
+        return _take(piece, selection.inner, axis)
+
+    places = [
+        (int(layer), at)
+        for layer in (selection.layers if lead else [0])
+        for at in range(span[0] // length * length, max(span[1], span[0] + 1), length)
+    ]
+    many = executor is not None and len(places) > _INLINE_CHUNKS
+    pieces = list(
+        executor.map(restore, *zip(*places, strict=True))
+        if many and executor
+        else starmap(restore, places)
+    )
+    return _assemble(pieces, n_layers=len(selection.layers) if lead else 0, axis=axis)
+
+
+def _take(piece: Array, inner: tuple[Any, ...], axis: int) -> Array:
+    for i, index in enumerate(inner):
+        if not (isinstance(index, slice) and index == slice(None)):
+            piece = piece[(slice(None),) * (i + (i >= axis)) + (index,)]
+    return piece
+
+
+def _assemble(pieces: list[Array], *, n_layers: int, axis: int) -> Array:
+    """Put the pieces, layer by layer, into one array."""
+    if not n_layers:
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=axis)
+    per_layer = len(pieces) // n_layers
+    if len(pieces) == 1:
+        return pieces[0][None]
+    length = sum(piece.shape[axis] for piece in pieces[:per_layer])
+    shape = list(pieces[0].shape)
+    shape[axis] = length
+    out = np.empty((n_layers, *shape), pieces[0].dtype)
+    for layer in range(n_layers):
+        at = 0
+        for piece in pieces[layer * per_layer : (layer + 1) * per_layer]:
+            out[layer][_along(axis, at, at + piece.shape[axis])] = piece
+            at += piece.shape[axis]
+    return out
+
+
+def _restore(dataset: h5py.Dataset, layout: ArrayLayout, offset: tuple[int, ...]) -> Array:
+    try:
+        skipped, packed = dataset.id.read_direct_chunk(offset)
+    except (OSError, RuntimeError) as err:
+        raise ValueError(f"the chunk at {offset} cannot be read: {err}") from err
+    if skipped:  # a chunk that another program wrote without compressing it
+        return np.frombuffer(packed, layout.stored_dtype).reshape(layout.chunks)
+    try:
+        return decompress(packed, layout.stored_dtype, layout.chunks)
+    except ValueError as err:
+        raise ValueError(f"the chunk at {offset} is damaged: {err}") from err

@@ -1,0 +1,152 @@
+"""How one activation lies in the file: dims, packing, dtype, chunks (docs/format.md, "Activations").
+
+Every ragged kind goes through this description; nothing else in the store knows what a pattern is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from pattern_lens.names import LAYER, RAGGED_DIMS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Packing = Literal["triangle", "rectangle", "line"]
+
+_CHUNK_BYTES: Final = 256 * 1024
+_CHUNK_ELEMENTS: Final = 4096
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """Dims, packing and dtype of one stored activation.
+
+    Parameters
+    ----------
+    name
+        Short name; the group's name under ``/activations``.
+    dims
+        Dims of the array for one prompt; ragged dims stand side by side.
+    sizes
+        Size of each dim that is not ragged, by name.
+    packing
+        ``triangle`` (causal query x key), ``rectangle`` (query x key) or ``line`` (one ragged dim).
+    dtype
+        Numpy name of the values, or ``bfloat16``.
+    layers, hooks
+        Layer numbers and legacy hook names along the layer axis; `layers` is empty without one.
+    fill_value
+        What stands above the diagonal of a triangle.
+    origin
+        JSON-able record of how the values came about.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    sizes: Mapping[str, int]
+    packing: Packing
+    dtype: str
+    layers: tuple[int, ...] = ()
+    hooks: tuple[str, ...] = ()
+    fill_value: float = 0.0
+    units: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ragged(self) -> tuple[str, ...]:
+        """The ragged dims, in order."""
+        return tuple(dim for dim in self.dims if dim in RAGGED_DIMS)
+
+    @property
+    def axis(self) -> int:
+        """Where the growing axis stands in the stored dataset."""
+        return next(i for i, dim in enumerate(self.dims) if dim in RAGGED_DIMS)
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether the first axis is the layer."""
+        return self.dims[0] == LAYER
+
+    @property
+    def n_layers(self) -> int:
+        """Slabs along the first axis: one a layer, or one in all."""
+        return self.sizes[LAYER] if self.has_layers else 1
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        """Dtype of the HDF5 dataset."""
+        return np.dtype("<u2") if self.dtype == "bfloat16" else np.dtype(self.dtype)
+
+    @property
+    def value_dtype(self) -> np.dtype[Any]:
+        """Dtype in which values are handed out; bfloat16 widens to float32 without loss."""
+        return np.dtype("<f4") if self.dtype == "bfloat16" else np.dtype(self.dtype)
+
+    def stored_shape(self, length: int) -> tuple[int, ...]:
+        """Shape of the stored array with `length` elements along the growing axis."""
+        before = [self.sizes[dim] for dim in self.dims[: self.axis]]
+        after = [self.sizes[dim] for dim in self.dims[self.axis + len(self.ragged) :]]
+        return (*before, length, *after)
+
+    def shape(self, size0: int, size1: int) -> tuple[int, ...]:
+        """Shape of the array for one prompt."""
+        ragged = dict(zip(self.ragged, (size0, size1), strict=False))
+        return tuple(ragged[dim] if dim in ragged else self.sizes[dim] for dim in self.dims)
+
+    def length(self, size0: int, size1: int) -> int:
+        """Elements that one prompt takes along the growing axis."""
+        if self.packing == "triangle":
+            return size0 * (size0 + 1) // 2
+        return size0 * size1
+
+    @property
+    def chunk_length(self) -> int:
+        """Elements of one chunk along the growing axis: at most 4096 and about 256 KiB."""
+        slab = math.prod(self.stored_shape(1)) // self.n_layers * self.stored_dtype.itemsize
+        fit = max(_CHUNK_BYTES // max(slab, 1), 16)
+        return int(min(_CHUNK_ELEMENTS, 2 ** (fit.bit_length() - 1)))
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """HDF5 chunk shape: one layer, all of the other fixed dims."""
+        shape = self.stored_shape(self.chunk_length)
+        return (1, *shape[1:]) if self.has_layers else shape
+
+    def to_json(self) -> str:
+        """The `spec` attribute of the activation's group."""
+        spec = {
+            "name": self.name,
+            "dims": self.dims,
+            "sizes": dict(self.sizes),
+            "layout": self.packing,
+            "dtype": self.dtype,
+            "layers": self.layers,
+            "hooks": self.hooks,
+            "fill_value": repr(float(self.fill_value)),  # JSON has no infinity
+            "units": self.units,
+            "origin": dict(self.origin),
+        }
+        return json.dumps(spec)
+
+    @classmethod
+    def from_json(cls, text: str) -> ArrayLayout:
+        """The layout that a group's `spec` attribute describes."""
+        spec = json.loads(text)
+        return cls(
+            name=spec["name"],
+            dims=tuple(spec["dims"]),
+            sizes=spec["sizes"],
+            packing=spec["layout"],
+            dtype=spec["dtype"],
+            layers=tuple(spec["layers"]),
+            hooks=tuple(spec["hooks"]),
+            fill_value=float(spec["fill_value"]),
+            units=spec["units"],
+            origin=spec["origin"],
+        )

@@ -1,0 +1,259 @@
+"""Reading a file: prompts and stored arrays, found by row, read chunk by chunk."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+
+from pattern_lens.errors import DamagedFileError, UnknownActivationError
+from pattern_lens.store.chunks import (
+    Array,
+    Selection,
+    combine_digests,
+    digest_slab,
+    read_span,
+)
+from pattern_lens.store.codec import pool
+from pattern_lens.store.handles import ReadHandle
+from pattern_lens.store.header import read_model, read_vocab
+from pattern_lens.store.layout import ArrayLayout
+from pattern_lens.store.packing import triangle_length, unpack_rows
+from pattern_lens.store.prompt_table import PromptTable
+from pattern_lens.store.rows import Rows, is_valid, newest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import h5py
+
+ACTIVATIONS: Final = "activations"
+T = TypeVar("T")
+
+
+class StoredArray:
+    """One activation of a file, at the moment of reading its index.
+
+    Attributes
+    ----------
+    layout
+        Dims, packing, dtype.
+    rows
+        One valid row for each stored prompt, in the order in which the prompts were stored.
+    """
+
+    def __init__(self, handle: ReadHandle, name: str) -> None:
+        self._handle = handle
+        self.group = f"{ACTIVATIONS}/{name}"
+        self._cached: tuple[h5py.File, h5py.Dataset] | None = None
+        with handle.open() as file:
+            group = file[self.group]
+            self.layout = ArrayLayout.from_json(group.attrs["spec"])
+            rows: Rows = group["index"][:]
+        valid = rows[is_valid(rows)]
+        self.rows: Rows = valid[newest(valid["prompt"])]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def _by_prompt(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        prompts = self.rows["prompt"].astype(np.int64)
+        order = np.argsort(prompts, kind="stable")
+        return prompts[order], order
+
+    def row_of(self, position: int) -> int | None:
+        """Which row holds the prompt at `position` of the prompt table, if any."""
+        prompts, order = self._by_prompt
+        at = int(np.searchsorted(prompts, position))
+        return int(order[at]) if at < len(prompts) and prompts[at] == position else None
+
+    def sizes(self, row: int) -> tuple[int, int]:
+        """Sizes of the ragged dims of one row's prompt."""
+        record = self.rows[row]
+        return int(record["size0"]), int(record["size1"])
+
+    def shape(self, row: int) -> tuple[int, ...]:
+        """Shape of one row's array."""
+        return self.layout.shape(*self.sizes(row))
+
+    def span(self, row: int) -> tuple[int, int]:
+        """Start and stop of one row's prompt along the growing axis."""
+        start = int(self.rows[row]["start"])
+        return start, start + self.layout.length(*self.sizes(row))
+
+    def read(
+        self, row: int, selection: Selection | None = None, first: int = 0, last: int | None = None
+    ) -> Array:
+        """Values of one prompt.
+
+        Parameters
+        ----------
+        row
+            Position in `rows`.
+        selection
+            Which layers, heads and so on; everything by default.
+        first, last
+            Part of the first ragged dim (queries, positions); everything by default.
+
+        Returns
+        -------
+        Dims of `layout`, with the chosen sizes. Every key is there: choose among them afterwards.
+
+        Raises
+        ------
+        DamagedFileError
+            A chunk cannot be restored.
+        """
+        size0, size1 = self.sizes(row)
+        last = size0 if last is None else last
+        start = int(self.rows[row]["start"])
+        if self.layout.packing == "triangle":
+            span = (start + triangle_length(first), start + triangle_length(last))
+        else:
+            span = (start + first * size1, start + last * size1)
+        values = self._values(self._span(row, selection, span))
+        return self._unpack(values, first, last, size1)
+
+    def _span(self, row: int, selection: Selection | None, span: tuple[int, int]) -> Array:
+        chosen = selection or Selection.everything(self.layout)
+        try:
+            with self._handle.open() as file:
+                return read_span(self._dataset(file), self.layout, chosen, span, pool())
+        except ValueError as err:
+            raised = DamagedFileError(
+                f"cannot read {self.layout.name!r} of prompt row {int(self.rows[row]['prompt'])}: {err}"
+            )
+            raised.add_note(f"file {self._handle.path}, dataset /{self.group}/data")
+            raise raised from err
+
+    def _dataset(self, file: h5py.File) -> h5py.Dataset:
+        if self._cached is None or self._cached[0] is not file:
+            self._cached = (file, file[self.group]["data"])
+        return self._cached[1]
+
+    def _values(self, stored: Array) -> Array:
+        if self.layout.dtype != "bfloat16":
+            return stored
+        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+    def _unpack(self, values: Array, first: int, last: int, size1: int) -> Array:
+        layout = self.layout
+        if layout.packing == "line":
+            return values
+        if layout.packing == "triangle":
+            return unpack_rows(values, first, last, size1, layout.fill_value)
+        axis = layout.axis
+        return values.reshape(*values.shape[:axis], last - first, size1, *values.shape[axis + 1 :])
+
+    def is_intact(self, row: int) -> bool:
+        """Whether the stored bytes of one prompt give its checksum."""
+        try:
+            values = self._span(row, None, self.span(row))
+        except DamagedFileError:
+            return False
+        layers = values if self.layout.has_layers else values[None]
+        return combine_digests([digest_slab(layer) for layer in layers]) == int(
+            self.rows[row]["checksum"]
+        )
+
+    def stored_bytes(self) -> int:
+        """Bytes of the compressed chunks in the file."""
+        with self._handle.open() as file:
+            return int(self._dataset(file).id.get_storage_size())
+
+
+class StoreReader:
+    """A file, open for reading; small to pickle, because it reopens by path.
+
+    Parameters
+    ----------
+    path
+        An existing file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser().resolve()
+        self.handle = ReadHandle(self.path)
+        self._arrays: dict[str, StoredArray] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    @cached_property
+    def prompts(self) -> PromptTable:
+        """The prompt table at the moment of its first use."""
+        return PromptTable(self.handle)
+
+    @cached_property
+    def model(self) -> dict[str, Any]:
+        """Where the numbers come from: the JSON object of ``/model``."""
+        return self._read(read_model)
+
+    @cached_property
+    def vocab(self) -> dict[str, list[str]]:
+        """Token strings and texts by token id."""
+        return self._read(read_vocab)
+
+    @cached_property
+    def root(self) -> dict[str, Any]:
+        """The root attributes."""
+        return self._read(lambda file: dict(file.attrs))
+
+    def _read(self, read: Callable[[h5py.File], T]) -> T:
+        with self.handle.open() as file:
+            return read(file)
+
+    def names(self) -> list[str]:
+        """Short names of the stored activations."""
+        return self._read(lambda file: sorted(file.get(ACTIVATIONS, ())))
+
+    def array(self, name: str) -> StoredArray:
+        """A stored activation by short name.
+
+        Raises
+        ------
+        UnknownActivationError
+            The file does not hold it; the message lists what it holds.
+        """
+        if name not in self._arrays:
+            try:
+                self._arrays[name] = StoredArray(self.handle, name)
+            except KeyError as err:
+                held = ", ".join(self.names()) or "none"
+                raise UnknownActivationError(
+                    f"no activation {name!r} in {self.path}: it holds {held}; capture it with names=({name!r},)"
+                ) from err
+        return self._arrays[name]
+
+    def tokens(self, position: int, column: str = "text") -> list[str]:
+        """Text (or the tokenizer's own string) of each token of one prompt."""
+        words = self.vocab[column]
+        return [
+            words[i] if i < len(words) else f"<{i}>"
+            for i in self.prompts.token_ids(position).tolist()
+        ]
+
+    def refresh(self) -> None:
+        """Forget what was read, so that the next read sees what was stored since."""
+        for name in ("prompts",):
+            self.__dict__.pop(name, None)
+        self._arrays.clear()
+        self.handle.suspend()
+
+    def close(self) -> None:
+        """Close the file; reading anything more is an error."""
+        self.handle.close()
+
+
+def hashes_of(
+    reader: StoreReader, array: StoredArray, rows: Sequence[int] | None = None
+) -> list[str]:
+    """Prompt hashes of the rows of one activation, in stored order."""
+    chosen = array.rows if rows is None else array.rows[np.asarray(rows, np.intp)]
+    return reader.prompts.hashes(chosen["prompt"].astype(np.intp))

@@ -1,0 +1,41 @@
+"""Shared fixtures: tiny models, made once for the whole run."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports Hugging Face's code
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin: 20 times slower when shared
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pattern_lens.models import CaptureModel, load_model
+from pattern_lens.testing import Kind, tiny_model, tiny_model_folder
+from pattern_lens.weights import Weights
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., CaptureModel]:
+    """Tiny models by kind, weights mode and BOS; shared, so tests leave them as they are."""
+
+    @cache
+    def make(kind: Kind = "gpt2", weights: Weights = "raw", *, prepend_bos: bool = True):
+        bridge = tiny_model(kind)
+        if weights == "compatibility":
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", message="BertArchitectureAdapter does not support"
+                )
+                bridge.enable_compatibility_mode()
+        return load_model(bridge, prepend_bos=prepend_bos)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny GPT-2 called ``tiny-gpt2``; not to be written to."""
+    return tiny_model_folder(tmp_path_factory.mktemp("models") / "tiny-gpt2", "gpt2")
