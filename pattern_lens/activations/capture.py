@@ -1,0 +1,426 @@
+"""Model and prompts to a file: batches run while the batch before is compressed and written.
+
+A batch is one commit. Whatever ends a run, what was committed stays, and the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+import pattern_lens
+from pattern_lens.activations.batches import BatchPlan, TokenizedPrompt, budget_bytes
+from pattern_lens.activations.forward import pad_right, run_hooks
+from pattern_lens.activations.gather import BatchBuffer, places
+from pattern_lens.activations.hooks import HookGroup, resolve_names
+from pattern_lens.activations.probe import probe
+from pattern_lens.activations.resume import missing_names
+from pattern_lens.errors import FileNotWritableError, PromptError
+from pattern_lens.models import CaptureModel, load_model
+from pattern_lens.names import KEY, LAYER, QUERY, RAGGED_DIMS
+from pattern_lens.prompts import PromptSet, read_prompts
+from pattern_lens.store.header import Header, check_same_model
+from pattern_lens.store.layout import ArrayLayout
+from pattern_lens.store.prompt_table import PromptRecord
+from pattern_lens.store.reader import StoreReader
+from pattern_lens.store.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from os import PathLike
+
+    from pattern_lens.prompts import Prompt
+
+_N_PROBED = 8
+_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+
+
+@dataclass(frozen=True)
+class CaptureReport:
+    """What a capture did.
+
+    Attributes
+    ----------
+    path
+        The file.
+    n_stored, n_present, n_truncated
+        Prompts stored by this run, prompts that were whole in the file before, and those of the stored ones that were
+        cut to the model's context.
+    failures
+        Prompt hash and reason of each prompt that could not be captured.
+    skipped
+        Prompts and lines that could not be used (``on_error="skip"``).
+    seconds
+        Time that the run took, loading the model not counted.
+    """
+
+    path: Path
+    n_stored: int
+    n_present: int
+    n_truncated: int
+    seconds: float
+    failures: Mapping[str, str] = field(default_factory=dict)
+    skipped: Sequence[str] = ()
+
+    def summary(self) -> str:
+        """One line for people."""
+        parts = [f"{self.n_stored:,} prompts stored in {self.path.name}"]
+        if self.n_present:
+            parts.append(f"{self.n_present:,} were there already")
+        if self.n_truncated:
+            parts.append(f"{self.n_truncated:,} cut to the model's context")
+        if self.skipped:
+            parts.append(f"{len(self.skipped):,} bad prompts left out")
+        if self.failures:
+            parts.append(f"{len(self.failures):,} failed")
+        return f"{', '.join(parts)} ({self.seconds:.1f} s)"
+
+
+def capture(
+    model: Any,
+    prompts: str | PathLike[str] | PromptSet | Iterable[str | Mapping[str, Any] | Prompt],
+    path: str | PathLike[str],
+    *,
+    names: Any = ("pattern",),
+    batch_size: int = 32,
+    dtype: str | None = None,
+    device: Any = None,
+    force: bool = False,
+    progress: bool = True,
+    weights: Any = None,
+    prepend_bos: bool | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> CaptureReport:
+    """Run prompts through a model and store what its hooks compute, in one file.
+
+    Can be stopped at any time and run again: what is in the file, whole and with the right checksum, is not computed
+    again. Further prompts, or further activations of the same prompts, go into the same file.
+
+    Parameters
+    ----------
+    model
+        Hub name, local folder, live TransformerBridge or HookedTransformer, or what `load_model` returned.
+    prompts
+        A ``.jsonl``, ``.jsonl.gz`` or ``.txt`` file, an iterable of strings or mappings with a ``text``, or what
+        `read_prompts` returned. Longer prompts than the model's context are cut, and marked so.
+    path
+        The file; it is created if it does not exist.
+    names
+        Short names (``pattern``, ``resid_post``), hook names, globs, regular expressions, functions over hook names,
+        or several of these.
+    batch_size
+        Most prompts in one forward pass and one commit; fewer where memory asks for it.
+    dtype
+        ``float32``, ``float16`` or ``bfloat16`` to store something else than what the model computes.
+    device
+        Where to load a model that is given by name or folder.
+    force
+        Compute again what is there; the newer values hold.
+    progress
+        Whether to show progress bars.
+    weights, prepend_bos
+        As in `load_model`.
+    on_error
+        What to do with a prompt that cannot be used: ``raise``, or ``skip`` it and say so in the report.
+
+    Returns
+    -------
+    Counts, failures and time.
+
+    Raises
+    ------
+    PromptError, ModelNotFoundError, UnknownHookError, HookSilentError
+        Before anything is computed.
+    ModelMismatchError
+        The file was captured from another model, in another weights mode or with another tokenizer.
+    WriterActiveError, FileNotWritableError, DiskFullError
+        What was stored before stays.
+
+    Examples
+    --------
+    >>> import pattern_lens as pl
+    >>> from pattern_lens.demo import model_path
+    >>> report = pl.capture(model_path(), ["one two one two"], "doc.h5", progress=False)  # doctest: +SKIP
+    """
+    target = _writable_target(path)
+    _check_options(batch_size, dtype)
+    wanted = prompts if isinstance(prompts, PromptSet) else read_prompts(prompts, on_error=on_error)
+    options = {"device": device, "weights": weights, "prepend_bos": prepend_bos}
+    loaded = load_model(
+        model, **{key: value for key, value in options.items() if value is not None}
+    )
+    groups = resolve_names(names, loaded)
+    return _Run(loaded, groups, target, dtype, batch_size, progress).capture(
+        wanted, force=force, on_error=on_error
+    )
+
+
+def _writable_target(path: str | PathLike[str]) -> Path:
+    target = Path(path).expanduser().resolve()
+    if target.is_dir():
+        raise FileNotWritableError(
+            f"cannot write {target}: it is a folder; name a file in it, such as {target / 'model.h5'}"
+        )
+    if not target.parent.is_dir():
+        raise FileNotWritableError(
+            f"cannot write {target}: there is no folder {target.parent}; create it first"
+        )
+    return target
+
+
+def _check_options(batch_size: int, dtype: str | None) -> None:
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}, expected a whole number of at least 1")
+    if dtype not in {None, "float16", "float32", "bfloat16", "float64"}:
+        raise ValueError(
+            f"dtype is {dtype!r}, expected 'float32', 'float16', 'bfloat16', 'float64' or None"
+        )
+
+
+def layout_of(
+    group: HookGroup, seen: Any, dtype: str | None, origin: Mapping[str, Any]
+) -> ArrayLayout:
+    """How one activation of a model will lie in the file.
+
+    Parameters
+    ----------
+    group
+        The hooks.
+    seen
+        What `probe` found of them.
+    dtype
+        What is asked for, or None for the model's own.
+    """
+    fixed = [dim for dim in seen.dims if dim not in RAGGED_DIMS]
+    sizes = dict(zip(fixed, seen.shape, strict=True))
+    square = QUERY in seen.dims and KEY in seen.dims
+    fill = seen.fill_value
+    if dtype == "float16" and fill < float(np.finfo(np.float16).min):
+        fill = float("-inf")
+    return ArrayLayout(
+        name=group.name,
+        dims=(LAYER, *seen.dims) if group.layers else seen.dims,
+        sizes={LAYER: len(group.layers), **sizes} if group.layers else sizes,
+        packing=("triangle" if seen.triangle else "rectangle") if square else "line",
+        dtype=dtype or seen.dtype,
+        layers=group.layers,
+        hooks=group.hooks,
+        fill_value=fill,
+        units="probability" if group.template.endswith("hook_pattern") else "",
+        origin=origin,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One capture: its model, hooks, file and options."""
+
+    model: CaptureModel
+    groups: Sequence[HookGroup]
+    path: Path
+    dtype: str | None
+    batch_size: int
+    progress: bool
+
+    def capture(self, wanted: PromptSet, *, force: bool, on_error: str) -> CaptureReport:
+        started = time.monotonic()
+        skipped = list(wanted.errors)
+        pending = self._pending(wanted, force=force)
+        jobs: dict[tuple[str, ...], list[TokenizedPrompt]] = defaultdict(list)
+        for prompt, names in tqdm(
+            pending, "tokenizing", unit="prompt", disable=not self.progress, leave=False
+        ):
+            try:
+                jobs[names].append(self._tokenize(prompt))
+            except PromptError as err:
+                if on_error == "raise":
+                    raise
+                skipped.append(str(err))
+        failures = self._store(jobs) if jobs else {}
+        done = [
+            one for prompts in jobs.values() for one in prompts if one.prompt.hash not in failures
+        ]
+        return CaptureReport(
+            path=self.path,
+            n_stored=len(done),
+            n_present=len(wanted) - len(pending),
+            n_truncated=sum(one.truncated for one in done),
+            seconds=time.monotonic() - started,
+            failures=failures,
+            skipped=tuple(skipped),
+        )
+
+    def _pending(self, wanted: PromptSet, *, force: bool) -> list[tuple[Prompt, tuple[str, ...]]]:
+        names = tuple(group.name for group in self.groups)
+        if not self.path.exists():
+            return [(prompt, names) for prompt in wanted]
+        reader = StoreReader(self.path)
+        try:
+            check_same_model(self.path, reader.model, self.model.provenance())
+            missing = missing_names(reader, wanted.prompts, names, progress=self.progress)
+        finally:
+            reader.close()
+        if force:
+            return [(prompt, names) for prompt in wanted]
+        return [(prompt, lack) for prompt, lack in zip(wanted, missing, strict=True) if lack]
+
+    def _tokenize(self, prompt: Prompt) -> TokenizedPrompt:
+        tokens = self.model.tokenize(prompt.text)
+        return TokenizedPrompt(prompt, tokens.ids, tokens.truncated, tokens.bos)
+
+    def _store(self, jobs: Mapping[tuple[str, ...], Sequence[TokenizedPrompt]]) -> dict[str, str]:
+        longest = max(
+            (one for prompts in jobs.values() for one in prompts), key=lambda one: len(one.ids)
+        )
+        layouts = self._layouts(longest.ids)
+        vocab = {} if self.path.exists() else {"vocab": self.model.vocab()}
+        failures: dict[str, str] = {}
+        with (
+            StoreWriter(
+                self.path, Header(self.model.provenance(), **vocab), list(layouts.values())
+            ) as writer,
+            tqdm(
+                total=sum(map(len, jobs.values())),
+                desc=f"capturing {self.model.name}",
+                unit="prompt",
+                disable=not self.progress,
+            ) as bar,
+        ):
+            for names, prompts in jobs.items():
+                chosen = {name: layouts[name] for name in names if name in layouts}
+                failures |= self._store_each(writer, prompts, chosen, bar)
+        return failures
+
+    def _layouts(self, ids: np.ndarray[Any, np.dtype[np.int32]]) -> dict[str, ArrayLayout]:
+        origin = {
+            "captured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "batch_size": self.batch_size,
+            "device": str(self.model.device),
+            "pattern_lens": pattern_lens.__version__,
+        }
+        seen = probe(self.model, self.groups, np.resize(ids, min(max(len(ids), 2), _N_PROBED)))
+        return {
+            group.name: layout_of(group, seen[group.name], self.dtype, origin)
+            for group in self.groups
+            if group.name in seen
+        }
+
+    def _store_each(
+        self,
+        writer: StoreWriter,
+        prompts: Sequence[TokenizedPrompt],
+        layouts: Mapping[str, ArrayLayout],
+        bar: tqdm[Any],
+    ) -> dict[str, str]:
+        """Run the batches; while one runs, the one before is written."""
+        plan = BatchPlan(
+            prompts,
+            list(layouts.values()),
+            batch_size=self.batch_size,
+            n_heads=int(self.model.model.cfg.n_heads),
+            budget_bytes=budget_bytes(self.model.device),
+            equal_lengths=_padding_changes_values(self.model),
+        )
+        failures: dict[str, str] = {}
+        writing: Future[None] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="pattern-lens-writer") as background:
+            for batch in plan:
+                for part, buffer in self._run(batch, layouts, plan, failures):
+                    if writing is not None:
+                        writing.result()
+                    writing = background.submit(_commit, writer, part, buffer, bar)
+            if writing is not None:
+                writing.result()
+        bar.update(len(failures))
+        return failures
+
+    def _run(
+        self,
+        batch: Sequence[TokenizedPrompt],
+        layouts: Mapping[str, ArrayLayout],
+        plan: BatchPlan,
+        failures: dict[str, str],
+    ) -> Iterator[tuple[Sequence[TokenizedPrompt], BatchBuffer]]:
+        """The values of a batch; of its halves where memory runs out."""
+        try:
+            buffer = self._forward(batch, layouts)
+        except (MemoryError, RuntimeError) as err:
+            if not is_out_of_memory(err):
+                raise
+            _give_memory_back(self.model)
+            if len(batch) == 1:
+                failures[batch[0].prompt.hash] = (
+                    f"out of memory with {len(batch[0].ids)} tokens: {err}"
+                )
+                return
+            plan.halve()
+        else:
+            yield batch, buffer
+            return
+        half = len(batch) // 2
+        yield from self._run(batch[:half], layouts, plan, failures)
+        yield from self._run(batch[half:], layouts, plan, failures)
+
+    def _forward(
+        self, batch: Sequence[TokenizedPrompt], layouts: Mapping[str, ArrayLayout]
+    ) -> BatchBuffer:
+        groups = [group for group in self.groups if group.name in layouts]
+        recorded = places(groups, layouts)
+        rows = [one.ids for one in batch]
+        tokens, mask = pad_right(rows, masked=not self.model.causal)
+        buffer = BatchBuffer(layouts, [len(row) for row in rows], recorded)
+        run_hooks(self.model, tokens, recorded, buffer.sink, attention_mask=mask)
+        return buffer
+
+
+def _commit(
+    writer: StoreWriter, batch: Sequence[TokenizedPrompt], buffer: BatchBuffer, bar: tqdm[Any]
+) -> None:
+    records = [
+        PromptRecord(
+            hash=one.prompt.hash,
+            text=one.prompt.text,
+            token_ids=one.ids,
+            meta=one.prompt.meta,
+            truncated=one.truncated,
+            bos=one.bos,
+        )
+        for one in batch
+    ]
+    writer.commit(records, buffer.blocks())
+    bar.set_postfix(n_ctx=len(batch[0].ids), refresh=False)
+    bar.update(len(batch))
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether an error of torch or Python says that memory ran out."""
+    text = str(err).lower()
+    return (
+        isinstance(err, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    )
+
+
+def _give_memory_back(model: CaptureModel) -> None:
+    import gc
+
+    gc.collect()
+    if model.device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def _padding_changes_values(model: CaptureModel) -> bool:
+    """Whether rotary frequencies depend on the longest row of a batch."""
+    config = getattr(getattr(model.model, "original_model", None), "config", None)
+    scaling = getattr(config, "rope_scaling", None) or {}
+    kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else None
+    return kind in _LENGTH_DEPENDENT_ROPE
