@@ -39,3 +39,14 @@ def make_model() -> Callable[..., CaptureModel]:
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny GPT-2 called ``tiny-gpt2``; not to be written to."""
     return tiny_model_folder(tmp_path_factory.mktemp("models") / "tiny-gpt2", "gpt2")
+
+
+@pytest.fixture(scope="session")
+def demo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``demo.h5`` with the patterns of the bundled model; not to be written to."""
+    from pattern_lens.activations.capture import capture
+    from pattern_lens.demo import model_path, prompts_path
+
+    path = tmp_path_factory.mktemp("demo") / "demo.h5"
+    capture(model_path(), prompts_path(), path, progress=False)
+    return path

@@ -214,7 +214,7 @@ def train(model: GPT2LMHeadModel, corpus: Tensor, n_steps: int, rng: torch.Gener
         if (step + 1) % 100 == 0 or step + 1 == n_steps:
             seconds = time.perf_counter() - started
             print(f"step {step + 1} loss {loss.item():.3f} seconds {seconds:.0f}", flush=True)
-    model.eval()
+    model.train(mode=False)
 
 
 # --- head scores -------------------------------------------------------------
