@@ -2,6 +2,8 @@
 
 import os
 
+collect_ignore_glob = ["scripts/*"]  # run by tests, in processes or environments of their own
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports Hugging Face's code
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin: 20 times slower when shared
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from pattern_lens.activations.forward import pad_right, run_hooks
 from pattern_lens.activations.gather import BatchBuffer, places
 from pattern_lens.activations.hooks import HookGroup, resolve_names
 from pattern_lens.activations.probe import probe
-from pattern_lens.activations.resume import missing_names
+from pattern_lens.activations.resume import check_texts, missing_names
 from pattern_lens.errors import FileNotWritableError, PromptError
 from pattern_lens.models import CaptureModel, load_model
 from pattern_lens.names import KEY, LAYER, QUERY, RAGGED_DIMS
@@ -158,7 +159,7 @@ def capture(
         model, **{key: value for key, value in options.items() if value is not None}
     )
     groups = resolve_names(names, loaded)
-    return _Run(loaded, groups, target, dtype, batch_size, progress).capture(
+    return _Run(loaded, loaded.provenance(), groups, target, dtype, batch_size, progress).capture(
         wanted, force=force, on_error=on_error
     )
 
@@ -224,6 +225,7 @@ class _Run:
     """One capture: its model, hooks, file and options."""
 
     model: CaptureModel
+    provenance: Mapping[str, Any]
     groups: Sequence[HookGroup]
     path: Path
     dtype: str | None
@@ -233,18 +235,18 @@ class _Run:
     def capture(self, wanted: PromptSet, *, force: bool, on_error: str) -> CaptureReport:
         started = time.monotonic()
         skipped = list(wanted.errors)
-        pending = self._pending(wanted, force=force)
+        layouts = self._layouts(self._first_ids(wanted))
+        pending = self._pending(wanted, tuple(layouts), force=force)
         jobs: dict[tuple[str, ...], list[TokenizedPrompt]] = defaultdict(list)
-        for prompt, names in tqdm(
-            pending, "tokenizing", unit="prompt", disable=not self.progress, leave=False
-        ):
+        bar = tqdm(pending, "tokenizing", unit="prompt", disable=not self.progress, leave=False)
+        for prompt, names in bar:
             try:
                 jobs[names].append(self._tokenize(prompt))
             except PromptError as err:
                 if on_error == "raise":
                     raise
                 skipped.append(str(err))
-        failures = self._store(jobs) if jobs else {}
+        failures = self._store(jobs, layouts) if jobs else {}
         done = [
             one for prompts in jobs.values() for one in prompts if one.prompt.hash not in failures
         ]
@@ -258,35 +260,61 @@ class _Run:
             skipped=tuple(skipped),
         )
 
-    def _pending(self, wanted: PromptSet, *, force: bool) -> list[tuple[Prompt, tuple[str, ...]]]:
-        names = tuple(group.name for group in self.groups)
+    def _first_ids(self, wanted: PromptSet) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Token ids of the first prompt that has any, at least two for a pattern to have a shape."""
+        for prompt in wanted:
+            with suppress(PromptError):
+                ids = self._tokenize(prompt).ids
+                return np.resize(ids, min(max(len(ids), 2), _N_PROBED))
+        self._tokenize(wanted[0])  # raises, and says why
+        raise PromptError("none of the prompts has tokens")
+
+    def _pending(
+        self, wanted: PromptSet, names: tuple[str, ...], *, force: bool
+    ) -> list[tuple[Prompt, tuple[str, ...]]]:
+        """The prompts that lack something in the file, and what."""
         if not self.path.exists():
             return [(prompt, names) for prompt in wanted]
         reader = StoreReader(self.path)
         try:
-            check_same_model(self.path, reader.model, self.model.provenance())
+            check_same_model(self.path, reader.model, self.provenance)
+            check_texts(reader, wanted.prompts)
+            if force:
+                return [(prompt, names) for prompt in wanted]
             missing = missing_names(reader, wanted.prompts, names, progress=self.progress)
         finally:
             reader.close()
-        if force:
-            return [(prompt, names) for prompt in wanted]
         return [(prompt, lack) for prompt, lack in zip(wanted, missing, strict=True) if lack]
 
     def _tokenize(self, prompt: Prompt) -> TokenizedPrompt:
         tokens = self.model.tokenize(prompt.text)
         return TokenizedPrompt(prompt, tokens.ids, tokens.truncated, tokens.bos)
 
-    def _store(self, jobs: Mapping[tuple[str, ...], Sequence[TokenizedPrompt]]) -> dict[str, str]:
-        longest = max(
-            (one for prompts in jobs.values() for one in prompts), key=lambda one: len(one.ids)
-        )
-        layouts = self._layouts(longest.ids)
+    def _layouts(self, ids: np.ndarray[Any, np.dtype[np.int32]]) -> dict[str, ArrayLayout]:
+        """What will be stored, by name: known from one small forward pass."""
+        origin = {
+            "captured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "batch_size": self.batch_size,
+            "device": str(self.model.device),
+            "pattern_lens": pattern_lens.__version__,
+        }
+        seen = probe(self.model, self.groups, ids)
+        return {
+            group.name: layout_of(group, seen[group.name], self.dtype, origin)
+            for group in self.groups
+            if group.name in seen
+        }
+
+    def _store(
+        self,
+        jobs: Mapping[tuple[str, ...], Sequence[TokenizedPrompt]],
+        layouts: Mapping[str, ArrayLayout],
+    ) -> dict[str, str]:
         vocab = {} if self.path.exists() else {"vocab": self.model.vocab()}
+        header = Header(self.provenance, **vocab)
         failures: dict[str, str] = {}
         with (
-            StoreWriter(
-                self.path, Header(self.model.provenance(), **vocab), list(layouts.values())
-            ) as writer,
+            StoreWriter(self.path, header, list(layouts.values())) as writer,
             tqdm(
                 total=sum(map(len, jobs.values())),
                 desc=f"capturing {self.model.name}",
@@ -295,23 +323,9 @@ class _Run:
             ) as bar,
         ):
             for names, prompts in jobs.items():
-                chosen = {name: layouts[name] for name in names if name in layouts}
+                chosen = {name: layouts[name] for name in names}
                 failures |= self._store_each(writer, prompts, chosen, bar)
         return failures
-
-    def _layouts(self, ids: np.ndarray[Any, np.dtype[np.int32]]) -> dict[str, ArrayLayout]:
-        origin = {
-            "captured_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            "batch_size": self.batch_size,
-            "device": str(self.model.device),
-            "pattern_lens": pattern_lens.__version__,
-        }
-        seen = probe(self.model, self.groups, np.resize(ids, min(max(len(ids), 2), _N_PROBED)))
-        return {
-            group.name: layout_of(group, seen[group.name], self.dtype, origin)
-            for group in self.groups
-            if group.name in seen
-        }
 
     def _store_each(
         self,

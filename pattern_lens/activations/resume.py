@@ -30,16 +30,10 @@ def missing_names(
         Activations wanted of each prompt.
     progress
         Whether to show a bar: every checksum is read and compared.
-
-    Raises
-    ------
-    PromptError
-        The file holds another text under the hash of one of the prompts.
     """
     held = set(reader.names())
     arrays = {name: reader.array(name) for name in names if name in held}
     positions = [reader.prompts.find(prompt.hash) for prompt in prompts]
-    _check_texts(reader, prompts, positions)
     missing = []
     for position in tqdm(
         positions, "checking what is stored", unit="prompt", disable=not progress, leave=False
@@ -56,9 +50,15 @@ def missing_names(
     return missing
 
 
-def _check_texts(
-    reader: StoreReader, prompts: Sequence[Prompt], positions: Sequence[int | None]
-) -> None:
+def check_texts(reader: StoreReader, prompts: Sequence[Prompt]) -> None:
+    """Raise unless the prompts that the file holds have the texts that it holds.
+
+    Raises
+    ------
+    PromptError
+        The file holds another text under the hash of one of the prompts.
+    """
+    positions = [reader.prompts.find(prompt.hash) for prompt in prompts]
     known = [(prompt, at) for prompt, at in zip(prompts, positions, strict=True) if at is not None]
     texts = reader.prompts.texts([at for _, at in known])
     for (prompt, _), text in zip(known, texts, strict=True):

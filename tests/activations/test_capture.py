@@ -299,3 +299,12 @@ def test_folders_hold_models_of_any_kind(tmp_path):
     assert reader.model["weights"]["mode"] == "compatibility"
     assert reader.model["name"] == "tiny-llama"
     assert str(tmp_path) not in str(reader.model)
+
+
+def test_a_filter_that_also_matches_silent_hooks_is_complete_after_one_run(make_model, tmp_path):
+    path = tmp_path / "m.h5"
+    first = capture(make_model("gpt2"), TEXTS, path, names="blocks.*.attn.*", **QUIET)
+    assert first.n_stored == len(TEXTS)
+    assert {"pattern", "q", "z"} <= set(StoreReader(path).names())
+    again = capture(make_model("gpt2"), TEXTS, path, names="blocks.*.attn.*", **QUIET)
+    assert (again.n_stored, again.n_present) == (0, len(TEXTS))

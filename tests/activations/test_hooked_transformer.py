@@ -15,7 +15,7 @@ PYTHON = os.environ.get("PATTERN_LENS_TL3_PYTHON")
     reason="no environment with TransformerLens 3; .ci/run makes one and sets PATTERN_LENS_TL3_PYTHON",
 )
 def test_a_hooked_transformer_is_captured(tmp_path):
-    script = Path(__file__).with_name("hooked_transformer.py")
+    script = Path(__file__).parents[1] / "scripts" / "hooked_transformer.py"
     done = subprocess.run(
         [str(PYTHON), str(script), str(tmp_path)], capture_output=True, text=True, check=False
     )
