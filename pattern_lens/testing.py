@@ -1,4 +1,4 @@
-"""Tiny models for tests: random weights, made in memory, the same for the same seed.
+"""Tiny models and files for tests: random values, the same for the same seed.
 
 Rule: nothing here asks a network or reads a file that it did not write.
 """
@@ -8,8 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+import numpy as np
+
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
+
+    from pattern_lens.store.layout import ArrayLayout
+    from pattern_lens.store.prompt_table import PromptRecord
 
 Kind = Literal["gpt2", "llama", "mistral", "neox", "bert", "t5", "attn_only"]
 """Architectures: learned positions; rotary with grouped keys; the same with a sliding window;
@@ -24,6 +30,7 @@ _SENTENCES: Final = (
     "When Mary and John went to the store, John gave a drink to Mary.",
     "one two three four five, once I caught a fish alive",
 )
+_WORDS: Final = ["<bos>", " the", " cat", "\n", "<b>", " the", " sat", ",", " é", " on"]
 _D_MODEL: Final = 32
 _D_MLP: Final = 40
 _N_HEADS: Final = 4
@@ -174,3 +181,108 @@ def _native_bridge(tokenizer: Any, seed: int, n_layers: int) -> Any:
         seed=seed,
     )
     return native.boot(config, tokenizer=tokenizer, device="cpu", model_name="tiny-attn_only")
+
+
+def write_random_file(
+    path: str | os.PathLike[str],
+    *,
+    n_tokens: Sequence[int] = (5, 3, 8, 3, 5, 1),
+    layers: Sequence[int] = (0, 1, 2),
+    n_heads: int = 4,
+    names: Sequence[str] = ("pattern", "attn_scores", "resid_post", "z"),
+    dtype: str = "float32",
+    seed: int = 0,
+    commit_size: int = 2,
+) -> dict[str, dict[str, Any]]:
+    """A small file with known values and no model: for tests of what reads it.
+
+    Parameters
+    ----------
+    path
+        File to write; a file that is there gets further prompts.
+    n_tokens
+        Tokens of each prompt, the BOS token included.
+    layers, n_heads
+        Layer numbers, and heads of each.
+    names
+        Of ``pattern`` (causal, packed triangle; rows sum to 1), ``attn_scores`` (stored as a
+        rectangle), ``resid_post`` (pos, d_model of 6) and ``z`` (pos, head, d_head of 5).
+    dtype
+        Numpy name of the stored values.
+    seed
+        Same seed, same values and prompts.
+    commit_size
+        Prompts of one commit.
+
+    Returns
+    -------
+    For each name, by prompt hash in stored order, the dense array that was stored.
+    """
+    from pattern_lens.store.header import Header
+    from pattern_lens.store.writer import Block, StoreWriter
+
+    rng = np.random.default_rng(seed)
+    layouts = [_random_layout(name, tuple(layers), n_heads, dtype) for name in names]
+    records = [_random_record(rng, seed, i, n) for i, n in enumerate(n_tokens)]
+    stored: dict[str, dict[str, Any]] = {name: {} for name in names}
+    vocab = {"token": _WORDS, "text": _WORDS}
+    model = {"name": "random", "n_layers": max(layers) + 1, "n_heads": n_heads}
+    with StoreWriter(Path(path), Header(model, vocab), layouts) as writer:
+        for first in range(0, len(records), commit_size):
+            batch = records[first : first + commit_size]
+            committed = {}
+            for layout in layouts:
+                values = [_random_values(rng, layout, len(r.token_ids)) for r in batch]
+                stored[layout.name] |= dict(zip((r.hash for r in batch), values, strict=True))
+                packed = [_packed(layout, v) for v in values]
+                n_ctx = [len(r.token_ids) for r in batch]
+                sizes = [(n, 1 if layout.packing == "line" else n) for n in n_ctx]
+                committed[layout.name] = Block(sizes, np.concatenate(packed, axis=layout.axis))
+            writer.commit(batch, committed)
+    return stored
+
+
+def _random_layout(name: str, layers: tuple[int, ...], n_heads: int, dtype: str) -> ArrayLayout:
+    from pattern_lens.names import ACTIVATIONS
+    from pattern_lens.store.layout import ArrayLayout
+
+    spec = ACTIVATIONS[name]
+    sizes = {"layer": len(layers), "head": n_heads, "d_model": 6, "d_head": 5}
+    dims = ("layer", *spec.dims)
+    packing: dict[str, Any] = {"pattern": "triangle", "attn_scores": "rectangle"}
+    return ArrayLayout(
+        name=name,
+        dims=dims,
+        sizes={dim: sizes[dim] for dim in dims if dim in sizes},
+        packing=packing.get(name, "line"),
+        dtype=dtype,
+        layers=layers,
+        hooks=tuple(spec.hook(layer) for layer in layers),
+        units="probability" if name == "pattern" else "",
+    )
+
+
+def _random_record(rng: np.random.Generator, seed: int, number: int, n: int) -> PromptRecord:
+    from pattern_lens.prompts import prompt_hash
+    from pattern_lens.store.prompt_table import PromptRecord
+
+    token_ids = np.array([0, *rng.integers(1, len(_WORDS), n - 1)], np.int32)
+    text = "".join(_WORDS[i] for i in token_ids[1:]) + f" #{seed}.{number}"
+    meta = {"number": number} if number % 2 else {}
+    return PromptRecord(prompt_hash(text), text, token_ids, meta, truncated=n > 7, bos=True)
+
+
+def _random_values(rng: np.random.Generator, layout: ArrayLayout, n: int) -> Any:
+    values = rng.standard_normal(layout.shape(n, n))
+    if layout.packing == "triangle":
+        values = np.tril(np.exp(values))
+        values /= values.sum(axis=-1, keepdims=True)
+    return values.astype(layout.value_dtype)
+
+
+def _packed(layout: ArrayLayout, values: Any) -> Any:
+    n = values.shape[layout.axis]
+    if layout.packing == "triangle":
+        rows, columns = np.tril_indices(n)
+        return values[..., rows, columns]
+    return values.reshape(layout.stored_shape(n * n)) if layout.packing == "rectangle" else values

@@ -5,7 +5,9 @@ LZ4 with bit shuffling: the figures behind the choice are in docs/decisions/0002
 
 from __future__ import annotations
 
+import math
 import os
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Final
@@ -16,6 +18,7 @@ from numcodecs import blosc
 
 _NAME: Final = "lz4"
 _LEVEL: Final = 5
+_BLOSC_HEADER_BYTES: Final = 16
 
 
 def filter_options() -> Any:
@@ -37,11 +40,24 @@ def decompress(packed: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> n
     ValueError
         The bytes are not a chunk of this dtype and shape.
     """
+    _check_sizes(packed, math.prod(shape) * dtype.itemsize)
     try:
         raw = blosc.decompress(packed)
     except RuntimeError as err:
         raise ValueError(f"blosc cannot restore the chunk: {err}") from err
     return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def _check_sizes(packed: bytes, expected: int) -> None:
+    """Raise unless the chunk's own header fits: Blosc would believe it, and read or allocate beyond."""
+    if len(packed) < _BLOSC_HEADER_BYTES:
+        raise ValueError(f"a chunk of {len(packed)} bytes is too short for blosc")
+    n_bytes, n_packed = struct.unpack_from("<I4xI", packed, 4)
+    if (n_bytes, n_packed) != (expected, len(packed)):
+        raise ValueError(
+            f"expected a chunk of {len(packed)} bytes that unpacks to {expected}, "
+            f"got one that says {n_packed} and {n_bytes}"
+        )
 
 
 @lru_cache(maxsize=1)

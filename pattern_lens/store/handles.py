@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from weakref import WeakSet
 
 import h5py
@@ -23,20 +23,31 @@ from pattern_lens.errors import (
     ReplacedFileError,
     UnfinishedFileError,
 )
+from pattern_lens.store.attributes import as_text, read_text
+from pattern_lens.store.gate import Gate
 from pattern_lens.store.journal import apply_journal, has_journal
 from pattern_lens.store.lock import WriterLock, is_writer_alive
 from pattern_lens.store.superblock import SIGNATURE, clear_after_crash, read_superblock
+from pattern_lens.store.swmr import open_swmr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 FORMAT: Final = "pattern_lens"
 FORMAT_VERSION: Final = (1, 0)
 _PATIENCE_SECONDS: Final = 10.0
 
+_HDF5_SAYS: Final = ("Unable to", "Can't", "can't", "Unspecified", "Wrong", "Invalid", "Dataset")
+
+T = TypeVar("T")
+
 _handles: WeakSet[ReadHandle] = WeakSet()
 _handles_lock: Final = threading.Lock()
+_unclosable: set[Path] = set()
+
+
+_gate: Final = Gate()
 
 
 class ReadHandle:
@@ -59,10 +70,10 @@ class ReadHandle:
         self._file: h5py.File | None = None
         self._file_id: str | None = None
         self.closed = False
-        with self.open() as file:
-            self._file_id = str(file.attrs["file_id"])
         with _handles_lock:
             _handles.add(self)
+        with self.open() as file:
+            self._file_id = read_text(file.attrs, "file_id")
 
     @property
     def file_id(self) -> str:
@@ -71,17 +82,37 @@ class ReadHandle:
 
     @contextmanager
     def open(self) -> Iterator[h5py.File]:
-        """The open file, held open until the block ends."""
-        with self._lock:
+        """The open file, held open until the block ends.
+
+        Raises
+        ------
+        DamagedFileError
+            HDF5 cannot read what the block asks for.
+        """
+        with _gate.reading(self.path), self._lock:
             if self.closed:
                 raise ValueError(f"cannot read {self.path}: it was closed; open it again")
             if self._file is None or not self._file.id.valid:
                 self._file = self._reopen()
-            yield self._file
+            with explain_reading(self.path):
+                yield self._file
+
+    def read(self, work: Callable[[h5py.File], T]) -> T:
+        """What `work` reads of the file, tried once more on a fresh handle where it looks damaged.
+
+        Objects that a writer in another process has added lie behind the end that an older handle knows.
+        """
+        try:
+            with self.open() as file:
+                return work(file)
+        except DamagedFileError:
+            self.suspend()
+        with self.open() as file:
+            return work(file)
 
     def _reopen(self) -> h5py.File:
         file = open_for_reading(self.path)
-        if self._file_id is not None and file.attrs["file_id"] != self._file_id:
+        if self._file_id is not None and read_text(file.attrs, "file_id") != self._file_id:
             file.close()
             raise ReplacedFileError(
                 f"cannot read on from {self.path}: the file was replaced since it was opened; open it again"
@@ -102,26 +133,56 @@ class ReadHandle:
         self.closed = True
 
 
+@contextmanager
+def shut_out_readers(path: Path) -> Iterator[None]:
+    """Wait until no other thread of this process reads `path`, and let none begin until the block ends."""
+    with _gate.writing(path):
+        yield
+
+
 def suspend_readers(path: Path) -> None:
-    """Close every handle that this process has on `path`."""
+    """Close every handle that this process has on `path`; the caller keeps them from reopening."""
     with _handles_lock:
         held = [handle for handle in _handles if handle.path == path]
     for handle in held:
         handle.suspend()
 
 
-def open_for_reading(path: Path) -> h5py.File:
+def forbid_reading(path: Path) -> None:
+    """HDF5 holds a failed writer's state of `path` until this process ends; nothing may read that."""
+    _unclosable.add(path)
+
+
+@contextmanager
+def explain_reading(path: Path) -> Iterator[None]:
+    """Turn what HDF5 says of a structure that it cannot read into an error of ours."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError) as err:
+        text = str(err.args[0]) if err.args else ""
+        if isinstance(err, PatternLensError) or "doesn't exist" in text:
+            raise
+        if not (type(err) is OSError or text.startswith(_HDF5_SAYS)):
+            raise
+        raise DamagedFileError(
+            f"cannot read {path}: its structure is damaged ({text}); if there is a copy, use that"
+        ) from err
+
+
+def open_for_reading(path: Path, *, patience_seconds: float = _PATIENCE_SECONDS) -> h5py.File:
     """The file, opened under SWMR and checked to be of a format this version reads.
 
     Waits while a live writer is in between two states, and recovers what a dead one left.
     """
-    _check_is_hdf5(path)
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    check_is_hdf5(path)
+    if path in _unclosable:
+        raise UnfinishedFileError(
+            f"cannot open {path}: a writer in this process failed, and HDF5 could not close the file; open it in another process"
+        )
+    deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            if has_journal(path):
-                raise OSError("a transaction was not ended")
-            file = h5py.File(path, "r", swmr=True, locking=False)
+            file = _open_settled(path)
         except OSError as err:
             if is_writer_alive(path) and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -130,18 +191,28 @@ def open_for_reading(path: Path) -> h5py.File:
             file = _open_once(path)
         break
     try:
-        check_format(path, file)
         _check_is_whole(path)
-    except PatternLensError:
+        check_format(path, file)
+    except BaseException:
         file.close()
         raise
     return file
 
 
+def _open_settled(path: Path) -> h5py.File:
+    if has_journal(path):
+        raise OSError("a transaction was not ended")
+    return open_swmr(path)
+
+
 def _open_once(path: Path) -> h5py.File:
     try:
-        return h5py.File(path, "r", swmr=True, locking=False)
+        return open_swmr(path)
     except OSError as err:
+        with suppress(
+            OSError
+        ):  # superblocks before version 3 know no SWMR: files of other programs
+            return h5py.File(path, "r", locking=False)
         raise DamagedFileError(
             f"cannot open {path}: it is an HDF5 file, but its structure cannot be read ({err}); "
             "if there is a copy, use that"
@@ -165,6 +236,11 @@ def _recover_for_reading(path: Path, err: OSError) -> None:
         ) from err
     try:
         recover(path)
+    except OSError as refused:
+        raise UnfinishedFileError(
+            f"cannot open {path}: its last writer was interrupted, and the file cannot be recovered from here ({refused}); "
+            f"run 'pattern-lens verify {path.name}' where it can be written to"
+        ) from refused
     finally:
         lock.release()
 
@@ -180,7 +256,8 @@ def recover(path: Path) -> None:
         clear_after_crash(path)
 
 
-def _check_is_hdf5(path: Path) -> None:
+def check_is_hdf5(path: Path) -> None:
+    """Raise unless `path` is a file that begins as HDF5 files do."""
     if path.is_dir():
         raise NotAPatternFileError(f"cannot open {path}: expected an HDF5 file, got a folder")
     if not path.exists():
@@ -195,17 +272,17 @@ def _check_is_hdf5(path: Path) -> None:
 
 def check_format(path: Path, file: h5py.File) -> None:
     """Raise unless `file` is of a kind and version that this package reads."""
-    try:
-        kind, version = file.attrs.get("format"), file.attrs.get("format_version")
-    except OSError as err:
-        raise DamagedFileError(
-            f"cannot open {path}: its root attributes cannot be read ({err})"
-        ) from err
+    with explain_reading(path):
+        kind, version = (as_text(file.attrs.get(name)) for name in ("format", "format_version"))
     if kind != FORMAT or not isinstance(version, str):
         raise NotAPatternFileError(
             f"cannot open {path}: it is an HDF5 file of another kind (expected the root attribute format={FORMAT!r}, got {kind!r})"
         )
-    major = int(version.split(".")[0])
+    if not version.partition(".")[0].isdecimal():
+        raise DamagedFileError(
+            f"cannot open {path}: its format_version is {version!r}, expected major.minor"
+        )
+    major = int(version.partition(".")[0])
     if major > FORMAT_VERSION[0]:
         raise FormatTooNewError(
             f"cannot open {path}: it has format {version}, this version reads up to {FORMAT_VERSION[0]}.x; "

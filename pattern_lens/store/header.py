@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pattern_lens.errors import ModelMismatchError
+from pattern_lens.store.attributes import read_text, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ _IDENTITY: Final = (
     "n_layers",
     "n_heads",
 )
+_VOCAB_CHUNK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,20 @@ class Header:
 
     def write(self, file: h5py.File) -> None:
         """Store it in a file that is being created."""
-        file.create_group("model").attrs["json"] = json.dumps(dict(self.model), sort_keys=True)
+        model = json.dumps(dict(self.model), sort_keys=True)
+        write_text(file.create_group("model").attrs, "json", model)
         raw = json.dumps(dict(self.vocab), ensure_ascii=False).encode()
-        file.create_dataset("tokenizer/vocab", data=np.frombuffer(raw, np.uint8))
+        file.create_dataset(
+            "tokenizer/vocab",
+            data=np.frombuffer(raw, np.uint8),
+            chunks=(min(len(raw), _VOCAB_CHUNK_BYTES),),
+            fletcher32=True,  # nothing else would notice a flipped bit
+        )
 
 
 def read_model(file: h5py.File) -> dict[str, Any]:
     """The JSON object of ``/model``."""
-    model: dict[str, Any] = json.loads(file["model"].attrs["json"])
+    model: dict[str, Any] = json.loads(read_text(file["model"].attrs, "json"))
     return model
 
 

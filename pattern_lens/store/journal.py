@@ -90,10 +90,32 @@ def transaction(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(overlay, "r+", libver=("v110", "v110")) as file:
             yield file
+        _reserve(path, overlay.size)
         _write_journal(path, overlay)
     finally:
         overlay.close()
     apply_journal(path)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take the space that the file will need, so that a whole journal can be applied on a full disk.
+
+    Bytes behind the end that the superblock names are nobody's.
+    """
+    old = path.stat().st_size
+    if size <= old:
+        return
+    with path.open("r+b") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), old, size - old)
+            else:
+                file.seek(old)
+                file.write(bytes(size - old))
+                file.flush()
+        except OSError:
+            os.ftruncate(file.fileno(), old)
+            raise
 
 
 def _write_journal(path: Path, overlay: _Overlay) -> None:
@@ -101,15 +123,24 @@ def _write_journal(path: Path, overlay: _Overlay) -> None:
     for start, data in overlay.writes:
         parts += [struct.pack("<QQ", start, len(data)), data]
     content = b"".join(parts)
-    with sidecar(path, "journal").open("wb") as file:
-        file.write(content + xxhash.xxh3_128_digest(content))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with sidecar(path, "journal").open("wb") as file:
+            file.write(content + xxhash.xxh3_128_digest(content))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        discard_journal(path)
+        raise
 
 
 def has_journal(path: Path) -> bool:
     """Whether a transaction on `path` was begun and not ended."""
     return sidecar(path, "journal").exists()
+
+
+def discard_journal(path: Path) -> None:
+    """Forget a transaction whose file is not there any more, or that could not be written down."""
+    sidecar(path, "journal").unlink(missing_ok=True)
 
 
 def apply_journal(path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 
 from pattern_lens.errors import FileNotWritableError, WriterActiveError
+
+_PATIENCE_SECONDS: Final = 0.3  # readers hold the lock for a moment when they look or recover
 
 
 def sidecar(path: Path, ending: str) -> Path:
@@ -37,24 +42,23 @@ class WriterLock:
     """
 
     def __init__(self, path: Path) -> None:
+        if not path.parent.is_dir():  # filelock would make it
+            raise FileNotWritableError(f"cannot write {path}: there is no folder {path.parent}")
         self._file = sidecar(path, "lock")
         self._lock = FileLock(self._file, thread_local=False)
         try:
-            self._lock.acquire(blocking=False)
+            self._lock.acquire(timeout=_PATIENCE_SECONDS, poll_interval=0.01)
         except Timeout:
             raise WriterActiveError(
                 f"cannot write to {path}: {_holder(self._file)} is writing to it; "
                 "wait until it ends, or stop it"
             ) from None
-        except (PermissionError, OSError) as err:
-            if not path.parent.is_dir():
-                raise FileNotWritableError(
-                    f"cannot write {path}: there is no folder {path.parent}"
-                ) from err
+        except OSError as err:
             raise FileNotWritableError(
                 f"cannot write to {path}: no lock file can be made in {path.parent} ({err.strerror})"
             ) from err
-        self._file.write_text(json.dumps(_this_process()))
+        with suppress(OSError):  # a full disk must not keep a reader from recovering the file
+            self._file.write_text(json.dumps(_this_process()))
 
     def release(self) -> None:
         """Let the next writer in."""
@@ -63,17 +67,16 @@ class WriterLock:
 
 def is_writer_alive(path: Path) -> bool:
     """Whether some process holds the writer lock of `path` at this moment."""
-    file = sidecar(path, "lock")
-    if not file.exists():
-        return False
-    lock = FileLock(file, thread_local=False)
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return True
+        descriptor = os.open(sidecar(path, "lock"), os.O_RDONLY)  # the writer may be another user
     except OSError:
-        return False  # a folder that cannot be written to has no writer
-    lock.release()
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
     return False
 
 

@@ -17,6 +17,8 @@ from pattern_lens.store.rows import BOS_PREPENDED, TRUNCATED, Rows, is_valid
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import h5py
+
     from pattern_lens.store.handles import ReadHandle
 
 Positions = np.ndarray[Any, np.dtype[np.intp]]
@@ -59,8 +61,7 @@ class PromptTable:
 
     def __init__(self, handle: ReadHandle) -> None:
         self._handle = handle
-        with handle.open() as file:
-            self.rows: Rows = file["prompts/index"][:]
+        self.rows: Rows = handle.read(lambda file: file["prompts/index"][:])
 
     @cached_property
     def positions(self) -> Positions:
@@ -115,25 +116,56 @@ class PromptTable:
 
     def hashes(self, positions: Sequence[int] | Positions) -> list[str]:
         """Prompt hashes, in the order of `positions`."""
-        return [raw.decode() for raw in self._slices("hash", "hash_start", "hash_size", positions)]
+        raws = self._slices("hash", "hash_start", "hash_size", positions)
+        return [self._decode("hash", raw) for raw in raws]
 
     def texts(self, positions: Sequence[int] | Positions) -> list[str]:
         """Prompt texts, in the order of `positions`."""
-        return [raw.decode() for raw in self._slices("text", "text_start", "text_size", positions)]
+        raws = self._slices("text", "text_start", "text_size", positions)
+        return [self._decode("text", raw) for raw in raws]
 
     def metas(self, positions: Sequence[int] | Positions) -> list[dict[str, Any]]:
         """Metadata of each prompt; an empty mapping where there is none."""
         rows = self.rows[np.asarray(positions, np.intp)]
         starts = rows["text_start"] + rows["text_size"]
         raws = self._read("text", starts, rows["meta_size"])
-        return [json.loads(raw) if raw else {} for raw in raws]
+        return [self._load_meta(raw) if raw else {} for raw in raws]
+
+    def _decode(self, name: str, raw: bytes) -> str:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as err:
+            raise DamagedFileError(
+                f"cannot read prompts of {self._handle.path}: /prompts/{name} is not UTF-8 ({err})"
+            ) from err
+
+    def _load_meta(self, raw: bytes) -> dict[str, Any]:
+        try:
+            meta: dict[str, Any] = json.loads(raw)
+        except ValueError as err:
+            raise DamagedFileError(
+                f"cannot read prompts of {self._handle.path}: metadata in /prompts/text is not JSON ({err})"
+            ) from err
+        return meta
 
     def token_ids(self, position: int) -> np.ndarray[Any, np.dtype[np.int32]]:
         """Token ids of one prompt, as the model saw them."""
         row = self.rows[position]
         start = int(row["token_start"])
-        with self._handle.open() as file:
-            return np.asarray(file["prompts/token_id"][start : start + int(row["n_ctx"])])
+        stop = start + int(row["n_ctx"])
+
+        def read(file: h5py.File) -> np.ndarray[Any, np.dtype[np.int32]]:
+            return np.asarray(self._stream(file, "token_id", stop)[start:stop])
+
+        return self._handle.read(read)
+
+    def _stream(self, file: h5py.File, name: str, stop: int) -> h5py.Dataset:
+        stream = file[f"prompts/{name}"]
+        if stop > len(stream):
+            raise DamagedFileError(
+                f"cannot read prompts of {self._handle.path}: /prompts/{name} has {len(stream)} elements, a row names {stop}"
+            )
+        return stream
 
     def n_ctx(self, positions: Sequence[int] | Positions) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Number of token ids of each prompt, the BOS token included."""
@@ -162,12 +194,9 @@ class PromptTable:
         if not len(first):
             return []
         low, high = int(first.min()), int(last.max())
-        with self._handle.open() as file:
-            stream = file[f"prompts/{name}"]
-            if high > len(stream):
-                raise DamagedFileError(
-                    f"cannot read prompts of {self._handle.path}: /prompts/{name} has {len(stream)} bytes, a row names {high}"
-                )
+
+        def read(file: h5py.File) -> list[bytes]:
+            stream = self._stream(file, name, high)
             if high - low <= max(1 << 20, 4 * int((last - first).sum())):
                 block = stream[low:high].tobytes()
                 return [
@@ -177,6 +206,8 @@ class PromptTable:
             return [
                 stream[a:b].tobytes() for a, b in zip(first.tolist(), last.tolist(), strict=True)
             ]
+
+        return self._handle.read(read)
 
     def checksums(self, positions: Sequence[int] | Positions) -> list[int]:
         """The checksum that each prompt's row should carry, from what is stored now."""

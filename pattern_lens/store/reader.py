@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from pattern_lens.errors import DamagedFileError, UnknownActivationError
+from pattern_lens.store.attributes import as_text, read_text
 from pattern_lens.store.chunks import (
     Array,
     Selection,
+    aligned,
     combine_digests,
     digest_slab,
     read_span,
@@ -44,16 +46,19 @@ class StoredArray:
         One valid row for each stored prompt, in the order in which the prompts were stored.
     """
 
-    def __init__(self, handle: ReadHandle, name: str) -> None:
+    def __init__(self, handle: ReadHandle, name: str, n_prompts: int | None = None) -> None:
         self._handle = handle
         self.group = f"{ACTIVATIONS}/{name}"
         self._cached: tuple[h5py.File, h5py.Dataset] | None = None
-        with handle.open() as file:
-            group = file[self.group]
-            self.layout = ArrayLayout.from_json(group.attrs["spec"])
-            rows: Rows = group["index"][:]
+        self.layout, rows = handle.read(self._open)
         valid = rows[is_valid(rows)]
+        if n_prompts is not None:  # prompts stored since the prompt table was read are not in it
+            valid = valid[valid["prompt"] < n_prompts]
         self.rows: Rows = valid[newest(valid["prompt"])]
+
+    def _open(self, file: h5py.File) -> tuple[ArrayLayout, Rows]:
+        group = file[self.group]
+        return ArrayLayout.from_json(read_text(group.attrs, "spec")), group["index"][:]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,10 +84,14 @@ class StoredArray:
         """Shape of one row's array."""
         return self.layout.shape(*self.sizes(row))
 
-    def span(self, row: int) -> tuple[int, int]:
-        """Start and stop of one row's prompt along the growing axis."""
+    def span(self, row: int, first: int = 0, last: int | None = None) -> tuple[int, int]:
+        """Start and stop of one row's prompt, or part of it, along the growing axis."""
+        size0, size1 = self.sizes(row)
+        last = size0 if last is None else last
         start = int(self.rows[row]["start"])
-        return start, start + self.layout.length(*self.sizes(row))
+        if self.layout.packing == "triangle":
+            return start + triangle_length(first), start + triangle_length(last)
+        return start + first * size1, start + last * size1
 
     def read(
         self, row: int, selection: Selection | None = None, first: int = 0, last: int | None = None
@@ -108,26 +117,61 @@ class StoredArray:
             A chunk cannot be restored.
         """
         size0, size1 = self.sizes(row)
-        last = size0 if last is None else last
-        start = int(self.rows[row]["start"])
-        if self.layout.packing == "triangle":
-            span = (start + triangle_length(first), start + triangle_length(last))
-        else:
-            span = (start + first * size1, start + last * size1)
-        values = self._values(self._span(row, selection, span))
-        return self._unpack(values, first, last, size1)
+        values = self._values(self._span(row, selection, self.span(row, first, last)))
+        return self.unpack(values, first, size0 if last is None else last, size1)
+
+    def read_packed(
+        self, rows: Sequence[int], selection: Selection, parts: Sequence[tuple[int, int]]
+    ) -> list[Array]:
+        """Packed values of many prompts; prompts that share chunks are read together.
+
+        Parameters
+        ----------
+        rows
+            Positions in `rows`.
+        selection
+            As for `read`.
+        parts
+            First and last (not included) of the first ragged dim, for each of `rows`.
+
+        Returns
+        -------
+        For each of `rows` what `unpack` takes: its elements along the growing axis.
+        """
+        spans = [self.span(row, *part) for row, part in zip(rows, parts, strict=True)]
+        order = sorted(range(len(spans)), key=spans.__getitem__)
+        out: list[Array] = [np.empty(0)] * len(spans)
+        at = 0
+        while at < len(order):
+            members, stop = [order[at]], spans[order[at]][1]
+            while at + len(members) < len(order):
+                start, end = spans[order[at + len(members)]]
+                if start > aligned(stop, self.layout.chunk_length):
+                    break
+                members.append(order[at + len(members)])
+                stop = max(stop, end)
+            low = spans[members[0]][0]
+            run = self._values(self._span(rows[members[0]], selection, (low, stop)))
+            index = (slice(None),) * self.layout.axis
+            for i in members:
+                out[i] = run[(*index, slice(spans[i][0] - low, spans[i][1] - low))]
+            at += len(members)
+        return out
 
     def _span(self, row: int, selection: Selection | None, span: tuple[int, int]) -> Array:
         chosen = selection or Selection.everything(self.layout)
-        try:
-            with self._handle.open() as file:
+
+        def read(file: h5py.File) -> Array:
+            try:
                 return read_span(self._dataset(file), self.layout, chosen, span, pool())
-        except ValueError as err:
-            raised = DamagedFileError(
-                f"cannot read {self.layout.name!r} of prompt row {int(self.rows[row]['prompt'])}: {err}"
-            )
-            raised.add_note(f"file {self._handle.path}, dataset /{self.group}/data")
-            raise raised from err
+            except ValueError as err:
+                raised = DamagedFileError(
+                    f"cannot read {self.layout.name!r} of prompt row {int(self.rows[row]['prompt'])}: {err}"
+                )
+                raised.add_note(f"file {self._handle.path}, dataset /{self.group}/data")
+                raise raised from err
+
+        return self._handle.read(read)
 
     def _dataset(self, file: h5py.File) -> h5py.Dataset:
         if self._cached is None or self._cached[0] is not file:
@@ -139,13 +183,14 @@ class StoredArray:
             return stored
         return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
-    def _unpack(self, values: Array, first: int, last: int, size1: int) -> Array:
+    def unpack(self, values: Array, first: int, last: int, size1: int) -> Array:
+        """Packed values as an array with the dims of `layout`; dims may stand before them."""
         layout = self.layout
         if layout.packing == "line":
             return values
         if layout.packing == "triangle":
             return unpack_rows(values, first, last, size1, layout.fill_value)
-        axis = layout.axis
+        axis = values.ndim - (len(layout.dims) - len(layout.ragged) - layout.axis) - 1
         return values.reshape(*values.shape[:axis], last - first, size1, *values.shape[axis + 1 :])
 
     def is_intact(self, row: int) -> bool:
@@ -203,11 +248,10 @@ class StoreReader:
     @cached_property
     def root(self) -> dict[str, Any]:
         """The root attributes."""
-        return self._read(lambda file: dict(file.attrs))
+        return self._read(lambda file: {k: as_text(v) for k, v in file.attrs.items()})
 
     def _read(self, read: Callable[[h5py.File], T]) -> T:
-        with self.handle.open() as file:
-            return read(file)
+        return self.handle.read(read)
 
     def names(self) -> list[str]:
         """Short names of the stored activations."""
@@ -222,13 +266,15 @@ class StoreReader:
             The file does not hold it; the message lists what it holds.
         """
         if name not in self._arrays:
-            try:
-                self._arrays[name] = StoredArray(self.handle, name)
-            except KeyError as err:
-                held = ", ".join(self.names()) or "none"
+            held = self.names()
+            if name not in held:
                 raise UnknownActivationError(
-                    f"no activation {name!r} in {self.path}: it holds {held}; capture it with names=({name!r},)"
-                ) from err
+                    f"no activation {name!r} in {self.path}: it holds {', '.join(held) or 'none'}; "
+                    f"capture it with names=({name!r},)"
+                )
+            table: PromptTable | None = self.__dict__.get("prompts")
+            n_prompts = None if table is None else len(table.rows)
+            self._arrays[name] = StoredArray(self.handle, name, n_prompts)
         return self._arrays[name]
 
     def tokens(self, position: int, column: str = "text") -> list[str]:

@@ -60,12 +60,15 @@ def clear_after_crash(path: Path) -> None:
     """Mark the file closed, and count everything in it as given out.
 
     The end of file in the superblock may be older than the last chunks that were written; given out again,
-    their space would hold two chunks.
+    their space would hold two chunks. Or it may be newer: the file ends before space that was given out and never
+    written, and is made that long.
     """
     with path.open("r+b") as file:
         head = bytearray(file.read(_SIZE))
         size = file.seek(0, os.SEEK_END)
         end = struct.unpack_from("<Q", head, 28)[0]
+        if size < end:
+            file.truncate(end)
         head[11] = 0
         struct.pack_into("<Q", head, 28, max(end, size))
         struct.pack_into("<I", head, 44, lookup3(bytes(head[:44])))

@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import shutil
-import uuid
+from collections import Counter
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import h5py
 import numpy as np
 
-import pattern_lens
-from pattern_lens.errors import DiskFullError, FileNotWritableError, ModelMismatchError
-from pattern_lens.store.chunks import Array, aligned, combine_digests, pack_layers, write_layers
-from pattern_lens.store.codec import filter_options, pool
+from pattern_lens.errors import (
+    DiskFullError,
+    ModelMismatchError,
+    PromptError,
+    StoreError,
+    UnknownActivationError,
+)
+from pattern_lens.store.abandon import diverted
+from pattern_lens.store.attributes import read_text
+from pattern_lens.store.block import Block, array_rows, check_block, spans
+from pattern_lens.store.chunks import aligned, combine_digests, pack_layers, write_layers
+from pattern_lens.store.codec import pool
+from pattern_lens.store.create import (
+    ROWS_PER_CHUNK,
+    create_activation,
+    create_file,
+    explain_writing,
+)
 from pattern_lens.store.handles import (
-    FORMAT,
-    FORMAT_VERSION,
+    check_is_hdf5,
+    explain_reading,
+    forbid_reading,
     open_for_reading,
     recover,
+    shut_out_readers,
     suspend_readers,
 )
 from pattern_lens.store.header import Header, check_same_model, read_model
 from pattern_lens.store.journal import transaction
 from pattern_lens.store.layout import ArrayLayout
-from pattern_lens.store.lock import WriterLock, sidecar
+from pattern_lens.store.lock import WriterLock
 from pattern_lens.store.prompt_table import PromptRecord, hash_key, record_checksum
 from pattern_lens.store.reader import ACTIVATIONS, StoreReader
 from pattern_lens.store.rows import (
-    ARRAY_ROW,
     BOS_PREPENDED,
     PROMPT_ROW,
     TRUNCATED,
@@ -42,31 +53,17 @@ from pattern_lens.store.rows import (
     is_valid,
     seal,
 )
+from pattern_lens.store.swmr import open_swmr_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
-_ROWS_PER_CHUNK: Final = 2048
-_STREAM_CHUNK_BYTES: Final = 32 * 1024
-_FULL: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    import h5py
+
+__all__ = ["Block", "StoreWriter"]
+
 _SPARE_BYTES: Final = 4 << 20
-
-
-@dataclass(frozen=True)
-class Block:
-    """Values of one activation for the prompts of one commit.
-
-    Parameters
-    ----------
-    sizes
-        Sizes of the ragged dims of each prompt (the second is 1 where there is one ragged dim).
-    data
-        Stored layout (docs/format.md): the growing axis holds the prompts back to back.
-    """
-
-    sizes: Sequence[tuple[int, int]]
-    data: Array
 
 
 class StoreWriter:
@@ -92,47 +89,49 @@ class StoreWriter:
     ) -> None:
         self.path = Path(path).expanduser().resolve()
         self._lock = WriterLock(self.path)
+        self._file: Any = None
+        self._failed = False
         try:
-            self._prepare(header, layouts)
+            with shut_out_readers(self.path), explain_writing(self.path):
+                suspend_readers(self.path)
+                self._prepare(header, layouts)
         except BaseException:
+            self._let_go()
             self._lock.release()
             raise
 
     def _prepare(self, header: Header | None, layouts: Sequence[ArrayLayout]) -> None:
-        suspend_readers(self.path)
         if not self.path.exists():
             if header is None:
                 raise FileNotFoundError(f"cannot write to {self.path}: there is no such file")
             create_file(self.path, header, layouts)
+        check_is_hdf5(self.path)
         recover(self.path)
-        with _explain(self.path):
-            self._file = self._open(header, layouts)
+        self._add_missing(header, layouts)
+        self._file = open_swmr_writer(self.path)
+        # held open: what a dataset cannot write when it is closed is lost without an error
+        self._datasets = {name: self._file[name] for name in _dataset_names(self._file)}
         self.reader = StoreReader(self.path)
         self._layouts = {layout.name: layout for layout in layouts}
         self._positions: dict[str, int] = {}
         self._clear_torn_rows()
 
-    def _open(self, header: Header | None, layouts: Sequence[ArrayLayout]) -> h5py.File:
-        with open_for_reading(self.path) as file:
+    def _add_missing(self, header: Header | None, layouts: Sequence[ArrayLayout]) -> None:
+        with open_for_reading(self.path, patience_seconds=0) as file, explain_reading(self.path):
             if header is not None:
                 check_same_model(self.path, read_model(file), header.model)
             missing = [layout for layout in layouts if not _holds(self.path, file, layout)]
         if missing:
             with transaction(self.path) as file:
                 for layout in missing:
-                    _create_activation(file, layout)
-        file = h5py.File(self.path, "r+", libver=("v110", "v110"), locking=False)
-        file.swmr_mode = True
-        return file
+                    create_activation(file, layout)
 
     def _clear_torn_rows(self) -> None:
         """Zero the rows that a crash left half written at the end of an index."""
-        for name in (
-            "prompts/index",
-            *(f"{ACTIVATIONS}/{n}/index" for n in self._file[ACTIVATIONS]),
-        ):
-            dataset = self._file[name]
-            tail = dataset[max(0, len(dataset) - _ROWS_PER_CHUNK) :]
+        for name, dataset in self._datasets.items():
+            if not name.endswith("/index"):
+                continue
+            tail = dataset[max(0, len(dataset) - ROWS_PER_CHUNK) :]
             valid = np.flatnonzero(is_valid(tail))
             after = int(valid[-1]) + 1 if len(valid) else 0
             torn = tail[after:]
@@ -151,14 +150,49 @@ class StoreWriter:
     def close(self) -> None:
         """Close the file and let the next writer in; everything committed is stored already."""
         try:
-            self.reader.close()
-            suspend_readers(self.path)
-            with _explain(self.path):
+            if self._file is None:
+                return
+            with shut_out_readers(self.path), self._writing():
+                self.reader.close()
+                suspend_readers(self.path)
+                self._file.flush()  # an error leaves the file open here, and half closed below
                 self._file.close()
+                self._file = None
             with suppress(OSError), self.path.open("rb") as file:
                 os.fsync(file.fileno())
         finally:
             self._lock.release()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Let an error end this writer as a crash would: what it has half written stays unnamed."""
+        self._ensure_open()
+        try:
+            with explain_writing(self.path):
+                yield
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _ensure_open(self) -> None:
+        if self._file is None:
+            why = "an earlier error ended this writer" if self._failed else "it was closed"
+            raise StoreError(f"cannot write to {self.path}: {why}; open it again")
+
+    def _let_go(self) -> None:
+        if self._file is None:
+            return
+        self._failed = True
+        with shut_out_readers(self.path):
+            file, self._file = self._file, None
+            with diverted(file):
+                suspend_readers(self.path)
+                try:
+                    file.close()
+                except (OSError, RuntimeError):
+                    forbid_reading(self.path)
+                with suppress(OSError):  # whoever opens the file next tries again
+                    recover(self.path)
 
     def commit(self, records: Sequence[PromptRecord], blocks: Mapping[str, Block]) -> None:
         """Store the prompts and their values; they are stored when this returns.
@@ -172,23 +206,30 @@ class StoreWriter:
 
         Raises
         ------
+        PromptError, UnknownActivationError, DimensionError
+            A prompt comes twice, or values do not fit; nothing was written.
         DiskFullError
-            Nothing of this commit is stored; everything before it is.
+            No values of this commit are stored; everything before it is. Open the file again.
         """
+        self._ensure_open()
+        self._check(records, blocks)
+        if not records:
+            return
         packed = {}
         for name, block in blocks.items():
             layout = self._layouts[name]
-            spans = _spans(layout, block.sizes)
-            packed[name] = pack_layers(layout, block.data, spans, pool())
+            places = spans(layout, block.sizes)
+            packed[name] = pack_layers(layout, block.data, places, pool())
         _check_space(
             self.path, sum(len(c) for p in packed.values() for layer in p for c in layer.chunks)
         )
-        with _explain(self.path):
-            new = [record for record in records if self.position(record.hash) is None]
-            prompt_rows = self._append_prompts(new)
+        new = [record for record in records if self.position(record.hash) is None]
+        encoded = [record.encoded() for record in new]
+        with self._writing():
+            prompt_rows = self._append_prompts(new, encoded)
             starts = {}
             for name, layers in packed.items():
-                dataset = self._file[f"{ACTIVATIONS}/{name}/data"]
+                dataset = self._datasets[f"{ACTIVATIONS}/{name}/data"]
                 layout = self._layouts[name]
                 starts[name] = aligned(dataset.shape[layout.axis], layout.chunk_length)
                 write_layers(dataset, layout, starts[name], layers)
@@ -201,9 +242,25 @@ class StoreWriter:
                     combine_digests(d)
                     for d in zip(*(layer.digests for layer in packed[name]), strict=True)
                 ]
-                rows = _array_rows(self._layouts[name], positions, block.sizes, starts[name], sums)
+                rows = array_rows(self._layouts[name], positions, block.sizes, starts[name], sums)
                 self._append_rows(f"{ACTIVATIONS}/{name}/index", rows)
             self._file.flush()
+
+    def _check(self, records: Sequence[PromptRecord], blocks: Mapping[str, Block]) -> None:
+        """Raise unless the commit can be stored as it is; silent casts would store other values."""
+        counts = Counter(record.hash for record in records)
+        twice = [prompt_hash for prompt_hash, count in counts.items() if count > 1]
+        if twice:
+            raise PromptError(
+                f"cannot store {twice[0]!r} in {self.path}: it comes {counts[twice[0]]} times in one commit; "
+                "give each prompt once"
+            )
+        for name, block in blocks.items():
+            if name not in self._layouts:
+                raise UnknownActivationError(
+                    f"cannot store {name!r} in {self.path}: this writer was opened for {', '.join(self._layouts) or 'none'}"
+                )
+            check_block(self._layouts[name], block, len(records))
 
     def position(self, prompt_hash: str) -> int | None:
         """Position of a prompt in the prompt table, or None where the file does not hold it."""
@@ -216,17 +273,18 @@ class StoreWriter:
             raise KeyError(prompt_hash)
         return position
 
-    def _append_prompts(self, records: Sequence[PromptRecord]) -> np.ndarray[Any, Any]:
-        streams = {name: self._file[f"prompts/{name}"] for name in ("hash", "text", "token_id")}
+    def _append_prompts(
+        self, records: Sequence[PromptRecord], encoded: Sequence[tuple[bytes, bytes, bytes, bytes]]
+    ) -> np.ndarray[Any, Any]:
+        streams = {name: self._datasets[f"prompts/{name}"] for name in ("hash", "text", "token_id")}
         starts = {name: len(stream) for name, stream in streams.items()}
         parts: dict[str, list[bytes]] = {name: [] for name in streams}
         rows = np.zeros(len(records), PROMPT_ROW)
-        for row, record in zip(rows, records, strict=True):
-            encoded = record.encoded()
-            raw_hash, text, meta, tokens = encoded
-            row["key"], row["checksum"] = hash_key(record.hash), record_checksum(encoded)
+        for row, record, fields in zip(rows, records, encoded, strict=True):
+            raw_hash, text, meta, tokens = fields
+            row["key"], row["checksum"] = hash_key(record.hash), record_checksum(fields)
             row["hash_start"], row["text_start"], row["token_start"] = starts.values()
-            row["hash_size"], row["text_size"], row["meta_size"] = map(len, encoded[:3])
+            row["hash_size"], row["text_size"], row["meta_size"] = map(len, fields[:3])
             row["n_ctx"] = len(tokens) // 4
             row["flags"] = TRUNCATED * record.truncated | BOS_PREPENDED * record.bos
             starts["hash"] += len(raw_hash)
@@ -242,7 +300,7 @@ class StoreWriter:
     def _append_rows(
         self, name: str, rows: np.ndarray[Any, Any], hashes: Sequence[str] = ()
     ) -> None:
-        dataset = self._file[name]
+        dataset = self._datasets[name]
         first = len(dataset)
         _append(dataset, rows)
         if hashes:
@@ -252,19 +310,27 @@ class StoreWriter:
     def delete(self, positions: Sequence[int]) -> None:
         """Zero the rows of prompts, those of their values first."""
         gone = np.asarray(sorted(positions), np.int64)
-        with _explain(self.path):
-            for name in self._file[ACTIVATIONS]:
-                dataset = self._file[f"{ACTIVATIONS}/{name}/index"]
+        with self._writing():
+            for name, dataset in self._datasets.items():
+                if name == "prompts/index" or not name.endswith("/index"):
+                    continue
                 rows = dataset[:]
                 hit = np.flatnonzero(
                     np.isin(rows["prompt"].astype(np.int64), gone) & is_valid(rows)
                 )
                 _blank(dataset, hit)
             self._file.flush()
-            _blank(self._file["prompts/index"], gone)
+            _blank(self._datasets["prompts/index"], gone)
             self._file.flush()
         self._positions.clear()
         self.reader.refresh()
+
+
+def _dataset_names(file: h5py.File) -> list[str]:
+    names = [f"prompts/{name}" for name in ("index", "hash", "text", "token_id")]
+    return names + [
+        f"{ACTIVATIONS}/{n}/{part}" for n in file[ACTIVATIONS] for part in ("data", "index")
+    ]
 
 
 def _blank(dataset: h5py.Dataset, positions: Sequence[int] | np.ndarray[Any, Any]) -> None:
@@ -279,82 +345,12 @@ def _append(dataset: h5py.Dataset, values: np.ndarray[Any, Any]) -> None:
         dataset[first:] = values
 
 
-def _spans(layout: ArrayLayout, sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    stops = np.cumsum([layout.length(*size) for size in sizes]).tolist()
-    return list(zip([0, *stops[:-1]], stops, strict=True))
-
-
-def _array_rows(
-    layout: ArrayLayout,
-    positions: Sequence[int],
-    sizes: Sequence[tuple[int, int]],
-    start: int,
-    checksums: Sequence[int],
-) -> np.ndarray[Any, Any]:
-    rows = np.zeros(len(positions), ARRAY_ROW)
-    rows["prompt"] = positions
-    rows["start"] = [start + first for first, _ in _spans(layout, sizes)]
-    rows["size0"], rows["size1"] = zip(*sizes, strict=True)
-    rows["checksum"] = np.array(checksums, "<u8")
-    return seal(rows)
-
-
-def create_file(path: Path, header: Header, layouts: Sequence[ArrayLayout]) -> None:
-    """Write an empty file with all its objects beside `path`, then rename it into place."""
-    unfinished = sidecar(path, f"{os.getpid()}.new")
-    try:
-        with _explain(path):
-            with h5py.File(unfinished, "w", libver=("v110", "v110"), locking=False) as file:
-                _write_root(file)
-                header.write(file)
-                _create_stream(file, "prompts/index", PROMPT_ROW, _ROWS_PER_CHUNK)
-                _create_stream(file, "prompts/hash", np.dtype("u1"), _STREAM_CHUNK_BYTES)
-                _create_stream(file, "prompts/text", np.dtype("u1"), _STREAM_CHUNK_BYTES)
-                _create_stream(file, "prompts/token_id", np.dtype("<i4"), _STREAM_CHUNK_BYTES // 4)
-                file.create_group(ACTIVATIONS)
-                for layout in layouts:
-                    _create_activation(file, layout)
-            unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _write_root(file: h5py.File) -> None:
-    file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = ".".join(map(str, FORMAT_VERSION))
-    file.attrs["file_id"] = uuid.uuid4().hex
-    file.attrs["created_utc"] = datetime.now(UTC).isoformat(timespec="seconds")
-    file.attrs["created_by"] = f"pattern_lens {pattern_lens.__version__}"
-
-
-def _create_stream(file: h5py.File, name: str, dtype: np.dtype[Any], chunk: int) -> None:
-    file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(chunk,), dtype=dtype)
-
-
-def _create_activation(file: h5py.File, layout: ArrayLayout) -> None:
-    group = file.create_group(f"{ACTIVATIONS}/{layout.name}")
-    group.attrs["kind"] = "activation"
-    group.attrs["version"] = 1
-    group.attrs["spec"] = layout.to_json()
-    maxshape: list[int | None] = list(layout.stored_shape(0))
-    maxshape[layout.axis] = None
-    group.create_dataset(
-        "data",
-        shape=layout.stored_shape(0),
-        maxshape=tuple(maxshape),
-        chunks=layout.chunks,
-        dtype=layout.stored_dtype,
-        **filter_options(),
-    )
-    _create_stream(file, f"{group.name}/index", ARRAY_ROW, _ROWS_PER_CHUNK)
-
-
 def _holds(path: Path, file: h5py.File, layout: ArrayLayout) -> bool:
     """Whether the file has room for these values already; raises where it has, of another kind."""
     group = file.get(f"{ACTIVATIONS}/{layout.name}")
     if group is None:
         return False
-    stored = ArrayLayout.from_json(group.attrs["spec"])
+    stored = ArrayLayout.from_json(read_text(group.attrs, "spec"))
     for what in ("dims", "sizes", "packing", "dtype", "layers", "hooks"):
         if getattr(stored, what) != getattr(layout, what):
             raise ModelMismatchError(
@@ -372,33 +368,3 @@ def _check_space(path: Path, n_bytes: int) -> None:
             f"cannot store {n_bytes:,} bytes more in {path}: {free:,} are free on its disk; "
             "everything stored before is safe: make room and run again",
         )
-
-
-@contextmanager
-def _explain(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into ours."""
-    try:
-        yield
-    except OSError as err:
-        if type(err) is not OSError and not isinstance(err, PermissionError):
-            raise
-        text = str(err)
-        if err.errno in _FULL or any(f"errno = {code}" in text for code in _FULL):
-            raise DiskFullError(
-                errno.ENOSPC,
-                f"cannot store more in {path}: the disk is full; everything stored before is safe: make room and run again",
-            ) from err
-        if (
-            isinstance(err, PermissionError)
-            or "Permission denied" in text
-            or err.errno == errno.EROFS
-        ):
-            raise FileNotWritableError(
-                f"cannot write to {path}: {text}; check its permissions"
-            ) from err
-        raise
-
-
-def dense_bytes(layout: ArrayLayout, sizes: Sequence[tuple[int, int]]) -> int:
-    """Bytes of the arrays that the prompts of these sizes unpack to."""
-    return sum(math.prod(layout.shape(*size)) for size in sizes) * layout.value_dtype.itemsize

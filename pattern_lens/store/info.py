@@ -1,0 +1,88 @@
+"""What a file holds, in numbers that JSON can carry; nothing is read but its indexes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pattern_lens.store.reader import StoreReader
+from pattern_lens.store.rows import is_blank
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pattern_lens.store.prompt_table import PromptTable
+    from pattern_lens.store.reader import StoredArray
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Model, prompts and activations of a file.
+
+    Parameters
+    ----------
+    path
+        The file; a capture may be writing to it meanwhile.
+
+    Returns
+    -------
+    A JSON-able object: ``path``, ``size_bytes``, ``format_version``, ``created_utc``, ``created_by``, ``file_id``,
+    ``model`` (the object of ``/model``), ``prompts`` (counts) and ``activations`` by name.
+
+    Raises
+    ------
+    NotAPatternFileError, FormatTooNewError, FormatTooOldError, DamagedFileError
+        The file cannot be opened.
+    """
+    reader = StoreReader(path)
+    try:
+        arrays = {name: reader.array(name) for name in reader.names()}
+        root = {str(key): _plain(value) for key, value in reader.root.items()}
+        return {
+            "path": str(reader.path),
+            "size_bytes": reader.path.stat().st_size,
+            **root,
+            "model": dict(reader.model),
+            "prompts": _prompts(reader.prompts),
+            "activations": {name: _activation(array) for name, array in arrays.items()},
+        }
+    finally:
+        reader.close()
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as JSON can hold it."""
+    value = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _prompts(table: PromptTable) -> dict[str, Any]:
+    lengths = table.n_ctx(table.positions)
+    return {
+        "n_prompts": len(table),
+        "n_deleted": int(is_blank(table.rows).sum()),
+        "n_truncated": int(table.truncated(table.positions).sum()),
+        "n_tokens": int(lengths.sum()),
+        "shortest": int(lengths.min()) if len(lengths) else None,
+        "longest": int(lengths.max()) if len(lengths) else None,
+    }
+
+
+def _activation(array: StoredArray) -> dict[str, Any]:
+    layout = array.layout
+    fixed = math.prod(layout.sizes[dim] for dim in layout.dims if dim not in layout.ragged)
+    sizes = array.rows["size0"].astype(np.int64) * array.rows["size1"].astype(np.int64)
+    dense_bytes = fixed * int(sizes.sum()) * layout.value_dtype.itemsize
+    stored_bytes = array.stored_bytes()
+    return {
+        "dims": list(layout.dims),
+        "sizes": dict(layout.sizes),
+        "layout": layout.packing,
+        "dtype": layout.dtype,
+        "layers": list(layout.layers),
+        "n_prompts": len(array),
+        "dense_bytes": dense_bytes,
+        "stored_bytes": stored_bytes,
+        "ratio": round(dense_bytes / stored_bytes, 2) if stored_bytes else None,
+    }

@@ -1,0 +1,191 @@
+"""A writer that can be killed anywhere, and what must be true of its file afterwards.
+
+Every value follows from the number of its prompt, so that any process can tell whether a file is right.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pattern_lens.errors import PatternLensError
+from pattern_lens.store.header import Header
+from pattern_lens.store.layout import ArrayLayout
+from pattern_lens.store.prompt_table import PromptRecord
+from pattern_lens.store.reader import StoreReader
+from pattern_lens.store.writer import Block, StoreWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from pattern_lens.store.reader import StoredArray
+
+HEADER: Final = Header({"name": "killed"}, {"token": ["a", "b"], "text": ["a", " b"]})
+PATTERN: Final = ArrayLayout(
+    "pattern",
+    ("layer", "head", "query", "key"),
+    {"layer": 2, "head": 3},
+    "triangle",
+    "float32",
+    (0, 4),
+    ("blocks.0.attn.hook_pattern", "blocks.4.attn.hook_pattern"),
+)
+RESID: Final = ArrayLayout(
+    "resid_post", ("layer", "pos", "d_model"), {"layer": 2, "d_model": 7}, "line", "float16", (1, 3)
+)
+LAYOUTS: Final = {"pattern": PATTERN, "resid_post": RESID}
+BATCHES: Final = ((0, 1, 2), (3,), (4, 5, 6, 7), (8, 9))
+LATER: Final = ((0, 1, 10), (2, 3, 4, 5, 11), (6, 7, 8, 9))
+DOOMED: Final = 5
+
+
+def name_of(i: int) -> str:
+    """Hash of a prompt."""
+    return f"prompt-{i:04d}"
+
+
+def n_ctx(i: int) -> int:
+    """Tokens of a prompt."""
+    return 9 + (37 * i) % 83
+
+
+def record(i: int) -> PromptRecord:
+    """One prompt, with as much text as makes the streams cross pages."""
+    tokens = (np.arange(n_ctx(i)) * (i + 1)).astype(np.int32)
+    return PromptRecord(name_of(i), f"text {i} " * (50 + i), tokens, {"n": i})
+
+
+def stored(layout: ArrayLayout, i: int) -> np.ndarray:
+    """Values of one prompt as they are stored."""
+    n = n_ctx(i)
+    size = n if layout.packing == "triangle" else 1
+    shape = layout.stored_shape(layout.length(n, size))
+    values = np.random.default_rng([i, len(layout.name)]).random(shape, np.float32)
+    return values.astype(layout.stored_dtype)
+
+
+def block(layout: ArrayLayout, prompts: Sequence[int]) -> Block:
+    """Values of some prompts, for one commit."""
+    sizes = [(n_ctx(i), n_ctx(i) if layout.packing == "triangle" else 1) for i in prompts]
+    return Block(sizes, np.concatenate([stored(layout, i) for i in prompts], axis=layout.axis))
+
+
+def write(path: Path, acknowledge: Callable[[str], None]) -> None:
+    """Write what the file lacks; each prompt is acknowledged when its commit has returned."""
+    with StoreWriter(path, HEADER, [PATTERN]) as writer:
+        for batch in BATCHES:
+            _commit(writer, batch, [PATTERN], acknowledge)
+    with StoreWriter(path, HEADER, [PATTERN, RESID]) as writer:
+        for batch in LATER:
+            _commit(writer, batch, [RESID], acknowledge)
+            _commit(writer, batch, [PATTERN], acknowledge)
+        writer.commit([record(0)], {"pattern": block(PATTERN, [0])})  # the newer row of a prompt
+        position = writer.position(name_of(DOOMED))
+        assert position is not None
+        acknowledge(f"deleting {DOOMED}")
+        writer.delete([position])
+        acknowledge(f"deleted {DOOMED}")
+
+
+def _commit(
+    writer: StoreWriter,
+    batch: Sequence[int],
+    layouts: Sequence[ArrayLayout],
+    acknowledge: Callable[[str], None],
+) -> None:
+    for layout in layouts:
+        writer.reader.refresh()
+        lacking = [i for i in batch if not holds(writer.reader, layout.name, i)]
+        if lacking:
+            writer.commit([record(i) for i in lacking], {layout.name: block(layout, lacking)})
+            for i in lacking:
+                acknowledge(f"{layout.name} {i}")
+
+
+def holds(reader: StoreReader, name: str, i: int) -> bool:
+    """Whether the file has these values of this prompt."""
+    position = reader.prompts.find(name_of(i))
+    return (
+        position is not None
+        and name in reader.names()
+        and reader.array(name).row_of(position) is not None
+    )
+
+
+def faults(path: Path) -> list[str]:
+    """Everything in the file that is not as it was written; empty if it is whole."""
+    found = []
+    reader = StoreReader(path)
+    prompts = reader.prompts
+    hashes = prompts.hashes(prompts.positions)
+    found += [f"{h} twice" for h in set(hashes) if hashes.count(h) > 1]
+    sums = prompts.checksums(prompts.positions)
+    rows = prompts.rows[prompts.positions]
+    found += [
+        f"{h} damaged" for h, s, r in zip(hashes, sums, rows, strict=True) if s != r["checksum"]
+    ]
+    of_position = dict(zip(prompts.positions.tolist(), hashes, strict=True))
+    for name in reader.names():
+        array = reader.array(name)
+        for row in range(len(array)):
+            position = int(array.rows[row]["prompt"])
+            if position not in of_position:
+                found.append(f"{name} row {row} names no prompt")
+                continue
+            if not _is_right(array, row, of_position[position]):
+                found.append(f"{name} of {of_position[position]}")
+    reader.close()
+    return found
+
+
+def _is_right(array: StoredArray, row: int, prompt_hash: str) -> bool:
+    i = next((i for i in range(100) if name_of(i) == prompt_hash), None)
+    if i is None:
+        return False
+    expected = stored(array.layout, i)
+    values = array.read(row)
+    if array.layout.packing == "triangle":
+        q, k = np.tril_indices(n_ctx(i))
+        values = values[..., q, k]
+    return array.is_intact(row) and np.array_equal(values, expected)
+
+
+def lost(path: Path, acknowledged: Sequence[str]) -> list[str]:
+    """What was acknowledged and is not in the file."""
+    if not path.exists():
+        return list(acknowledged)
+    reader = StoreReader(path)
+    missing = []
+    for line in acknowledged:
+        what, i = line.split()
+        if what == "deleted":
+            gone = reader.prompts.find(name_of(int(i))) is None
+            missing += [] if gone else [line]
+        elif what != "deleting" and not holds(reader, what, int(i)):
+            doomed = int(i) == DOOMED and f"deleting {DOOMED}" in acknowledged
+            missing += [] if doomed else [line]
+    reader.close()
+    return missing
+
+
+def watch(path: Path, is_over: Callable[[], bool], say: Callable[[str], object]) -> dict[str, int]:
+    """Read the file again and again; how often, and what went wrong."""
+    seen = {"reads": 0, "wrong": 0, "retries": 0, "errors": 0}
+    while not is_over():
+        try:
+            found = faults(path)
+            seen["reads"] += 1
+            seen["wrong"] += len(found)
+            if found:
+                say(f"wrong: {found}")
+        except FileNotFoundError:
+            continue
+        except PatternLensError as err:
+            seen["retries"] += 1
+            say(f"retry after {err!r}")
+        except Exception as err:  # noqa: BLE001 - counted, and told
+            seen["errors"] += 1
+            say(f"foreign error {err!r}")
+    return seen

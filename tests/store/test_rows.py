@@ -1,0 +1,73 @@
+"""Index rows: what is sealed is valid, and nothing else."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pattern_lens.store.rows import ARRAY_ROW, PROMPT_ROW, is_blank, is_valid, newest, seal, seals
+
+
+def oracle(words: list[int]) -> int:
+    """docs/format.md, "Seals", word for word."""
+    h = 0x9E3779B97F4A7C15
+    for word in words:
+        h = ((h ^ word) * 0xD6E8FEB86659FD93) % 2**64
+        h ^= h >> 32
+    return h
+
+
+def rows_of(dtype: np.dtype, n: int) -> np.ndarray:
+    raw = np.random.default_rng(3).integers(0, 256, n * dtype.itemsize, np.uint8)
+    return np.frombuffer(raw.tobytes(), dtype)
+
+
+@pytest.mark.parametrize("dtype", [PROMPT_ROW, ARRAY_ROW], ids=["prompt", "array"])
+def test_seal_is_what_the_format_says(dtype):
+    rows = rows_of(dtype, 5)
+    words = rows.view("<u8").reshape(5, -1)[:, :-1].tolist()
+    assert seals(rows).tolist() == [oracle(w) for w in words]
+
+
+def test_sizes_are_what_the_format_says():
+    assert (PROMPT_ROW.itemsize, ARRAY_ROW.itemsize) == (64, 40)
+
+
+def test_seal_of_known_row():
+    assert int(seals(np.zeros(1, ARRAY_ROW))[0]) == oracle([0, 0, 0, 0]) != 0
+
+
+def test_blocks_of_many_rows_are_sealed_alike():
+    rows = rows_of(ARRAY_ROW, 8192 + 3)
+    assert seals(rows)[8190:].tolist() == seals(rows[8190:]).tolist()
+
+
+def test_blank_and_torn_rows_are_not_valid():
+    rows = seal(rows_of(PROMPT_ROW, 3))
+    torn = rows.copy()
+    torn.view("u1").reshape(3, -1)[1, 40:] = 0
+    torn[2] = np.zeros((), PROMPT_ROW)
+    assert is_valid(rows).tolist() == [True, True, True]
+    assert is_valid(torn).tolist() == [True, False, False]
+    assert is_blank(torn).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("dtype", [PROMPT_ROW, ARRAY_ROW], ids=["prompt", "array"])
+def test_every_flipped_bit_breaks_the_seal(dtype):
+    row = seal(rows_of(dtype, 1))
+    flipped = np.repeat(row, dtype.itemsize * 8)
+    raw = flipped.view("u1").reshape(len(flipped), -1)
+    for bit in range(len(flipped)):
+        raw[bit, bit // 8] ^= 1 << bit % 8
+    assert not is_valid(flipped).any()
+
+
+def test_no_rows():
+    none = np.zeros(0, ARRAY_ROW)
+    assert len(seals(none)) == len(is_valid(none)) == len(is_blank(none)) == 0
+
+
+@given(st.lists(st.integers(0, 6), max_size=30))
+def test_newest_is_the_last_row_of_each_prompt_in_first_order(prompts):
+    last = {prompt: position for position, prompt in enumerate(prompts)}  # keeps first order
+    assert newest(np.array(prompts, np.uint64)).tolist() == list(last.values())
