@@ -1,3 +1,63 @@
 """Record what a transformer computes, in one HDF5 file, and look at it as labelled xarray."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 __version__ = "1.0.0a1"
+
+__all__ = [
+    "Activations",
+    "Patterns",
+    "Run",
+    "__version__",
+    "capture",
+    "errors",
+    "load_model",
+    "open_activations",
+    "open_patterns",
+    "open_run",
+    "parse_heads",
+    "prompt_hash",
+    "read_prompts",
+]
+
+if TYPE_CHECKING:
+    from pattern_lens import errors
+    from pattern_lens.activations.capture import capture
+    from pattern_lens.heads import parse_heads
+    from pattern_lens.models import load_model
+    from pattern_lens.patterns.collection import Activations, Patterns
+    from pattern_lens.patterns.opening import open_activations, open_patterns
+    from pattern_lens.patterns.run import Run, open_run
+    from pattern_lens.prompts import prompt_hash, read_prompts
+
+_HOMES: Final = {
+    "Activations": "patterns.collection",
+    "Patterns": "patterns.collection",
+    "Run": "patterns.run",
+    "capture": "activations.capture",
+    "load_model": "models",
+    "open_activations": "patterns.opening",
+    "open_patterns": "patterns.opening",
+    "open_run": "patterns.run",
+    "parse_heads": "heads",
+    "prompt_hash": "prompts",
+    "read_prompts": "prompts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: opening a file must not cost the seconds that torch takes to import.
+    if name == "errors":
+        return import_module("pattern_lens.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pattern_lens' has no attribute {name!r}")
+    value = getattr(import_module(f"pattern_lens.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

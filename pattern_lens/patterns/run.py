@@ -1,0 +1,147 @@
+"""One whole file: every activation, its prompts and where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING, Any, Self
+
+from pattern_lens.patterns import display
+from pattern_lens.patterns.collection import Activations, Chunks, Patterns
+from pattern_lens.patterns.opening import collection_of
+from pattern_lens.patterns.source import activation_name
+from pattern_lens.patterns.table import prompt_table
+from pattern_lens.store.reader import StoreReader
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
+    from types import TracebackType
+
+    import pandas as pd
+
+
+class StoredActivations(Mapping[str, Activations]):
+    """The activations of a file by short name; aliases and hook names are understood."""
+
+    def __init__(self, reader: StoreReader, chunks: Chunks) -> None:
+        self._reader, self._chunks = reader, chunks
+        self._opened: dict[str, Activations] = {}
+
+    def __getitem__(self, name: str) -> Activations:
+        name = activation_name(name)
+        if name not in self._opened:
+            self._opened[name] = collection_of(self._reader, name, chunks=self._chunks)
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._reader.names())
+
+    def __len__(self) -> int:
+        return len(self._reader.names())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and activation_name(name) in self._reader.names()
+
+    def __repr__(self) -> str:
+        return f"<activations {', '.join(self)}>"
+
+    def refresh(self) -> None:
+        """See what was stored since."""
+        self._reader.refresh()
+        for collection in self._opened.values():
+            collection.refresh()
+
+
+class Run:
+    """A file: `.patterns`, `.activations`, `.prompts`, `.model`.
+
+    Parameters
+    ----------
+    reader
+        The open file.
+    chunks
+        As in `open_patterns`.
+    """
+
+    def __init__(self, reader: StoreReader, *, chunks: Chunks = None) -> None:
+        self._reader = reader
+        self.activations = StoredActivations(reader, chunks)
+
+    @property
+    def patterns(self) -> Patterns:
+        """The attention patterns.
+
+        Raises
+        ------
+        UnknownActivationError
+            The file holds none.
+        """
+        found = self.activations["pattern"]
+        assert isinstance(found, Patterns)  # noqa: S101 - the class of that name
+        return found
+
+    @cached_property
+    def prompts(self) -> pd.DataFrame:
+        """Every prompt of the file, by hash: text, n_tokens, n_ctx, truncated and its metadata."""
+        return prompt_table(self._reader.prompts, self._reader.prompts.positions)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Where the numbers come from: model, weights mode, versions."""
+        return dict(self._reader.model)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._reader.path
+
+    def refresh(self) -> Self:
+        """See what was stored since; returns the run itself."""
+        self.__dict__.pop("prompts", None)
+        self.activations.refresh()
+        return self
+
+    def close(self) -> None:
+        """Close the file, for everything that was taken from it too."""
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._reader.handle.closed:
+            return f"<Run · closed · {self.path}>"
+        lines = [f"<Run {self._title()}>"]
+        return "\n".join([*lines, *(f"  {display.headline(a)}" for a in self.activations.values())])
+
+    def _repr_html_(self) -> str:
+        if self._reader.handle.closed:
+            return f"<div>{escape(repr(self))}</div>"
+        rows = [(name, len(a), ", ".join(a.dims), a.dtype) for name, a in self.activations.items()]
+        head = ("activation", "prompts", "dims", "dtype")
+        return f"<div><b>Run {escape(self._title())}</b>{display.table(head, rows)}</div>"
+
+    def _title(self) -> str:
+        n = len(self._reader.prompts)
+        name = self._reader.model.get("name")
+        return f"{name!r} · {n:,} prompt{'' if n == 1 else 's'} · {self.path.name}"
+
+
+def open_run(path: str | PathLike[str], *, chunks: Chunks = None) -> Run:
+    """A whole file, lazily.
+
+    Parameters
+    ----------
+    path
+        A file that `capture` wrote, or is writing.
+    chunks
+        As in `open_patterns`.
+    """
+    return Run(StoreReader(path), chunks=chunks)  # type: ignore[arg-type]
