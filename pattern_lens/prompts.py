@@ -275,7 +275,7 @@ def _read_bytes(source: str | PathLike[str]) -> bytes:
         what = str(error.strerror).lower()
         raise PromptError(f"cannot read prompts from {name!r}: {what}; {_KINDS}") from error
     except (OSError, ValueError) as error:  # also: too long for a path, a null character in it
-        short = _short(name)
+        short = _short(name, limit=400)  # a path is shown whole, a text taken for one is not
         hint = f"; to use the text itself pass a list: [{short}]" if source == name else ""
         raise PromptError(f"no file of prompts at {short}{hint}") from error
     if not path.name.lower().endswith((".jsonl", ".jsonl.gz", ".txt")):
@@ -405,6 +405,6 @@ def _count(n: int, word: str) -> str:
     return f"{n} {word}{'' if n == 1 else 's'}"
 
 
-def _short(value: object) -> str:
+def _short(value: object, *, limit: int = 80) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
+    return text if len(text) <= limit else f"{text[: limit - 4]}...{text[-1]}"

@@ -144,17 +144,6 @@ def batch_shape(step: int, n_steps: int) -> tuple[int, int]:
 # --- model and loop ----------------------------------------------------------
 
 
-def sinusoids(n_positions: int, width: int) -> Tensor:
-    """Sines and cosines of the position, as small as GPT-2's first embeddings, dims (position, width).
-
-    Positions start from these and are trained like all else. One head can then look one token back at
-    every position; from a random start, no head did so both before and after position 128.
-    """
-    frequencies = 10_000.0 ** -torch.linspace(0, 1, width // 2)
-    angles = torch.arange(n_positions)[:, None] * frequencies
-    return 0.02 * math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
 def make_model() -> GPT2LMHeadModel:
     """Untrained GPT-2 with 4 layers of 8 heads, without dropout."""
     config = GPT2Config(
@@ -170,9 +159,7 @@ def make_model() -> GPT2LMHeadModel:
         eos_token_id=BOS_ID,
         architectures=["GPT2LMHeadModel"],
     )
-    model = GPT2LMHeadModel(config)
-    model.transformer.wpe.weight.data = sinusoids(N_CTX, config.n_embd)
-    return model
+    return GPT2LMHeadModel(config)
 
 
 def learning_rate(step: int, n_steps: int) -> float:
@@ -275,9 +262,8 @@ def save(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, path: Path)
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     (path / "generation_config.json").unlink()  # says nothing that config.json does not
-    (path / "model.safetensors").chmod(
-        0o644
-    )  # written for the owner only, which a wheel would keep
+    # The weights are written for their owner only, and a wheel would keep that.
+    (path / "model.safetensors").chmod(0o644)
     # transformers 5 writes its new name of the class; 4 knows only the old one, and 5 takes both.
     settings_path = path / "tokenizer_config.json"
     settings = json.loads(settings_path.read_text(encoding="utf-8"))

@@ -1,0 +1,119 @@
+"""The bundled model has the heads that the demo shows, and what it says to try next works."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pattern_lens.cli import main
+from pattern_lens.demo import model_path, prompts_path
+from pattern_lens.demo.run import (
+    HeadScore,
+    induction_scores,
+    previous_token_scores,
+    run_demo,
+    strongest,
+)
+from pattern_lens.models import load_model
+from pattern_lens.store.reader import StoreReader
+
+PERIOD, N_ROWS = 25, 16
+PATTERN = np.tril(np.random.default_rng(3).random((2, 3, 6, 6)))
+
+
+@pytest.fixture(scope="module")
+def random_patterns() -> tuple[np.ndarray, np.ndarray]:
+    """Patterns (row, layer, head, query, key) and ids (row, query) of a BOS and a random period, twice."""
+    import torch
+
+    model = load_model(model_path())
+    rng = np.random.default_rng(0)
+    special = model.bos_id
+    period = rng.choice(
+        [i for i in range(model.model.cfg.d_vocab) if i != special], (N_ROWS, PERIOD)
+    )
+    ids = np.concatenate([np.full((N_ROWS, 1), special), period, period], axis=1)
+    with torch.no_grad():
+        _, cache = model.model.run_with_cache(torch.tensor(ids))
+    layers = [
+        cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(model.model.cfg.n_layers)
+    ]
+    return torch.stack(layers, dim=1).numpy(), ids
+
+
+def test_previous_token_head_on_random_tokens(random_patterns) -> None:
+    patterns, _ = random_patterns
+    assert strongest(previous_token_scores(pattern) for pattern in patterns).score >= 0.5
+
+
+def test_induction_head_on_random_tokens(random_patterns) -> None:
+    patterns, _ = random_patterns
+    # From key 2 on: the queries that look at keys 0 and 1 belong to the first copy.
+    stripe = np.diagonal(patterns, 1 - PERIOD, -2, -1)[..., 2:]
+    assert stripe.mean(axis=(0, -1)).max() >= 0.4
+    found = strongest(map(induction_scores, *random_patterns))
+    assert found.score >= 0.4
+
+
+def test_previous_token_scores_are_the_mean_of_a_loop() -> None:
+    expected = np.mean([PATTERN[..., q, q - 1] for q in range(1, 6)], axis=0)
+    np.testing.assert_allclose(previous_token_scores(PATTERN), expected)
+
+
+def test_induction_scores_are_the_mean_of_a_loop() -> None:
+    ids = [5, 7, 5, 5, 7, 8]  # the 5 that follows itself at once has nothing between to attend to
+    expected = (PATTERN[..., 2, 1] + PATTERN[..., 4, 2]) / 2
+    np.testing.assert_allclose(induction_scores(PATTERN, np.array(ids)), expected)
+
+
+def test_induction_needs_a_repetition() -> None:
+    with pytest.raises(ValueError, match="no token comes twice"):
+        induction_scores(PATTERN, np.arange(6))
+
+
+def test_strongest_is_the_highest_mean() -> None:
+    scores = [np.array([[0.1, 0.9, 0.0], [0.2, 0.3, 0.6]]), np.array([[0, 0.1, 0], [0, 0, 0.8]])]
+    assert strongest(scores) == HeadScore("L1H2", pytest.approx(0.7))
+
+
+def test_the_demo_stores_and_scores(tmp_path: Path) -> None:
+    result = run_demo(tmp_path / "demo.h5", progress=False)
+    n_lines = len(prompts_path().read_text(encoding="utf-8").splitlines())
+    assert (result.report.n_stored, result.n_prompts) == (n_lines, n_lines)
+    reader = StoreReader(tmp_path / "demo.h5")
+    assert result.n_tokens == reader.prompts.n_ctx(reader.prompts.positions).sum()
+    assert result.stored_bytes == reader.array("pattern").stored_bytes() < result.dense_bytes
+    reader.close()
+    assert result.previous_token.score >= 0.5
+    assert result.induction.score >= 0.25  # natural text repeats itself less plainly
+    again = run_demo(tmp_path / "demo.h5", progress=False)
+    assert (again.report.n_stored, again.report.n_present) == (0, n_lines)
+    assert again.induction == result.induction
+
+
+def test_what_it_says_to_try_next_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^L\dH\d +0\.\d\d  the token before$", out, re.MULTILINE)
+    steps = out.split("try next, in this folder:\n")[1].splitlines()
+    assert len(steps) >= 4
+    assert {step.split()[0] for step in steps} == {"pattern-lens", "python"}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for step in steps:
+        done = subprocess.run(  # noqa: S602 - it is printed to be pasted into a shell
+            step.strip(),
+            shell=True,
+            check=False,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path},
+        )
+        assert done.returncode == 0, f"{step}\n{done.stderr}"
+        assert done.stdout, step
