@@ -279,7 +279,9 @@ def test_bad_input_is_refused_and_leaves_the_file_as_it_was(
 def test_places_that_cannot_be_written_to(model_folder, tmp_path):
     with pytest.raises(FileNotWritableError, match="it is a folder; name a file in it"):
         capture(model_folder, TEXTS, tmp_path, **QUIET)
-    with pytest.raises(FileNotWritableError, match=r"there is no folder .*missing; create it first"):
+    with pytest.raises(
+        FileNotWritableError, match=r"there is no folder .*missing; create it first"
+    ):
         capture(model_folder, TEXTS, tmp_path / "missing" / "m.h5", **QUIET)
 
 

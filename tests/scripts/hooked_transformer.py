@@ -20,7 +20,14 @@ def main(folder: Path) -> None:
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     config = HookedTransformerConfig(
-        n_layers=3, d_model=32, n_ctx=64, d_head=8, n_heads=4, d_vocab=len(tokenizer), act_fn="gelu", device="cpu"
+        n_layers=3,
+        d_model=32,
+        n_ctx=64,
+        d_head=8,
+        n_heads=4,
+        d_vocab=len(tokenizer),
+        act_fn="gelu",
+        device="cpu",
     )
     model = load_model(HookedTransformer(config, tokenizer=tokenizer), prepend_bos=True)
     capture(model, TEXTS, folder / "m.h5", names=("pattern", "resid_post"), progress=False)
