@@ -36,6 +36,10 @@ class DimensionError(PatternLensError, ValueError):
     """An array without the dims that an operation needs."""
 
 
+class UnknownTokensError(PatternLensError, ValueError):
+    """An array that does not say which tokens it is about, where they have to be compared."""
+
+
 # --- models and hooks --------------------------------------------------------------------------
 
 
@@ -107,3 +111,52 @@ class UnknownActivationError(StoreError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+class MatrixError(PatternLensError, ValueError):
+    """A matrix that cannot be drawn: its shape, its values, or how they were to be scaled."""
+
+
+class MatrixTypeError(PatternLensError, TypeError):
+    """Something that is no matrix of real numbers, or no colour map."""
+
+
+class UnknownColourMapError(PatternLensError, KeyError):
+    """A name that no colour map has."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class FigureFormatError(PatternLensError, ValueError):
+    """A file format that a figure cannot be saved in."""
+
+
+class FigureFunctionError(PatternLensError, TypeError):
+    """A function that cannot draw figures, or figure names that cannot be used."""
+
+
+class UnknownFigureError(PatternLensError, KeyError):
+    """A name or glob that matches no figure function and no figure."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class FigureKindError(PatternLensError, TypeError):
+    """A figure function that returned, or wrote, something that cannot be kept."""
+
+
+class FigureShapeError(PatternLensError, ValueError):
+    """A figure function that returned an array of a shape or with dims that cannot be kept."""
+
+
+class NoFigureError(PatternLensError, RuntimeError):
+    """A figure function that ended without the figure it was to draw."""
+
+
+class FigureTooLargeError(PatternLensError, RuntimeError):
+    """A figure function that drew more bytes for one head than is allowed."""

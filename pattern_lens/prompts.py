@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, overload
 
 from pattern_lens.errors import PromptError
+from pattern_lens.wording import counted
 
 _OF_WHOLE_TEXT: Final = frozenset({"tokens", "n_tokens"})
 _KINDS: Final = "expected a .jsonl, .jsonl.gz or .txt file"
@@ -119,7 +120,7 @@ class PromptSet(Sequence[Prompt]):
         '1 prompt (1 duplicate, 1 row shorter than 4 characters left out)'
         """
         notes = _left_out(self)
-        return _count(len(self), "prompt") + (f" ({notes})" if notes else "")
+        return counted(len(self), "prompt") + (f" ({notes})" if notes else "")
 
 
 def read_prompts(
@@ -390,19 +391,15 @@ def _why_none(name: str, found: PromptSet) -> str:
 
 def _left_out(found: PromptSet) -> str:
     """Return what was left out, in words; empty if nothing was."""
-    short = f"shorter than {_count(found.min_chars or 0, 'character')}"
+    short = f"shorter than {counted(found.min_chars or 0, 'character')}"
     counts = (
         (found.n_duplicates, "duplicate", ""),
         (found.n_too_short, "row", f" {short}"),
         (found.n_short_remainders, "remainder", f" {short}"),
     )
-    out = ", ".join(_count(n, word) + rest for n, word, rest in counts if n)
-    bad = f"{_count(len(found.errors), 'bad row')} skipped" if found.errors else ""
+    out = ", ".join(counted(n, word) + rest for n, word, rest in counts if n)
+    bad = f"{counted(len(found.errors), 'bad row')} skipped" if found.errors else ""
     return ", ".join(part for part in (out and f"{out} left out", bad) if part)
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n} {word}{'' if n == 1 else 's'}"
 
 
 def _short(value: object, *, limit: int = 80) -> str:

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 import pattern_lens
-from pattern_lens.cli import _hushed_libraries, main
+from pattern_lens.cli import main
+from pattern_lens.cli import parser as cli_parser
+from pattern_lens.cli.surroundings import hushed_libraries
 from pattern_lens.demo import model_path
 from pattern_lens.errors import PatternLensError
 from pattern_lens.store.header import Header
@@ -58,6 +60,14 @@ def held(path: Path) -> list[str]:
     return found
 
 
+def n_with_values(path: Path) -> int:
+    """Prompts whose patterns are stored; a prompt may stand in the file before them."""
+    reader = StoreReader(path)
+    found = len(reader.array("pattern")) if "pattern" in reader.names() else 0
+    reader.close()
+    return found
+
+
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """What a command that must be refused says."""
     try:
@@ -91,13 +101,22 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(
-    command: str, capsys: pytest.CaptureFixture[str]
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     out = capsys.readouterr().out
     assert f"examples:\n  pattern-lens {command}" in out
     assert "--json" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_every_file_that_adds_a_command_is_listed() -> None:
+    folder = Path(cli_parser.__file__).parent
+    assert {path.stem for path in folder.glob("*.py") if "def add(" in path.read_text()} == set(
+        cli_parser.COMMANDS
+    )
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -137,6 +156,54 @@ def test_an_error_of_ours_is_a_line(
 def test_no_such_file(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     err = refused([command, str(tmp_path / "none.h5")], capsys)
     assert "there is no such file" in err
+
+
+def test_an_unknown_option_shows_the_usage_of_its_command(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    err = refused(["verify", str(file), "--qiet"], capsys)
+    assert err.startswith("usage: pattern-lens verify ")
+    assert err.endswith("pattern-lens verify: error: unrecognized arguments: --qiet\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_gone_is_no_error(file: Path, unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "pattern_lens", "info", file],
+        check=False,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("missing", "module"),
+    [
+        ("torch", "torch"),
+        ("transformers", "transformers.utils"),
+        ("huggingface_hub", "huggingface_hub"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named(
+    missing: str,
+    module: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr("pattern_lens.cli.surroundings.import_module", fail)
+    assert refused(["demo"], capsys) == (
+        f"pattern-lens: error: {missing} is not installed; "
+        "run: pip install 'pattern-lens[capture]'\n"
+    )
 
 
 # --- info, verify, delete, compact -----------------------------------------------------------
@@ -212,7 +279,7 @@ def test_delete_and_compact(file: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(out)["n_prompts"] == 1
     assert err == ""
     assert main(["compact", str(file), "--quiet"]) == 0
-    assert capsys.readouterr().out.startswith("toy.h5: 1 prompts, ")
+    assert capsys.readouterr().out.startswith("toy.h5: 1 prompt, ")
     assert held(file) == ["third"]
 
 
@@ -247,6 +314,15 @@ def test_delete_asks(
     monkeypatch.setattr("sys.stdin", Terminal("Y\n"))
     assert main(["delete", str(file), "third", "--json"]) == 0
     assert held(file) == ["first", "-second"]
+
+
+def test_delete_takes_the_end_of_input_for_no(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(""))
+    assert main(["delete", str(file), "third"]) == 1
+    assert capsys.readouterr().out.endswith("[y/N] \nnothing deleted\n")
+    assert len(held(file)) == 3
 
 
 def test_delete_refuses_where_nobody_answers(
@@ -336,6 +412,10 @@ def test_capture_lists_what_it_left_out(
         (["-m", "a", "-o", "x.h5", "-s", "y"], "not allowed with argument"),
         (["-m", "a", "--device", "nowhere"], "argument --device: 'nowhere'"),
         (["-m", "a", "-b", "0"], "expected a whole number of at least 1, got 0"),
+        (
+            ["-m", "a", "-n", "ten"],
+            "-n/--n-samples: expected a whole number of at least 1, got ten",
+        ),
         (["-m", " , "], "expected one name, or several between commas"),
         (["-m", "a", "--min-chars", "9", "--max-chars", "8"], "min_chars 9 is more than max_chars"),
         (["-m", "a", "--prepend-bos", "--no-bos"], "not allowed with argument"),
@@ -362,10 +442,10 @@ def test_libraries_are_hushed_and_let_go() -> None:
 
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     hub_before = hub.are_progress_bars_disabled()
-    with _hushed_libraries(downloads=False):
+    with hushed_libraries(downloads=False):
         assert not logging.is_progress_bar_enabled()
         assert hub.are_progress_bars_disabled()
-    with _hushed_libraries(downloads=True):
+    with hushed_libraries(downloads=True):
         assert not logging.is_progress_bar_enabled()
         assert hub.are_progress_bars_disabled() == hub_before
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
@@ -399,16 +479,16 @@ def many_prompts(tmp_path: Path) -> Path:
 
 
 def ended_by(signum: int, argv: list[str], target: Path) -> tuple[int, str, int]:
-    """Exit status, standard error and number of stored prompts of a capture that got a signal."""
+    """Exit status, standard error and number of prompts with values of a capture that got a signal."""
     command = [sys.executable, "-m", "pattern_lens", *argv]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
             time.sleep(0.01)
-            if target.exists() and len(held(target)) >= 4:
+            if target.exists() and n_with_values(target) >= 4:
                 process.send_signal(signum)
                 break
         _, err = process.communicate(timeout=60)
-    return process.returncode, err, len(held(target))
+    return process.returncode, err, n_with_values(target)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -443,3 +523,17 @@ def test_interrupted_before_anything_is_stored(
     monkeypatch.setattr("pattern_lens.models.load_model", interrupt)
     assert main(["capture", "-m", "a", "-p", str(prompts), "--quiet"]) == 130
     assert capsys.readouterr().err == "pattern-lens: interrupted; nothing is stored yet\n"
+
+
+def test_interrupted_before_anything_new_is_stored(
+    prompts: Path, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pattern_lens.models.load_model", interrupt)
+    assert main(["capture", "-m", "a", "-p", str(prompts), "-o", str(file), "--quiet"]) == 130
+    assert capsys.readouterr().err == (
+        f"pattern-lens: interrupted; 0 of 3 prompts are stored in {file}; "
+        "run the same command again to go on\n"
+    )

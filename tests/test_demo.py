@@ -47,7 +47,7 @@ def random_patterns() -> tuple[np.ndarray, np.ndarray]:
 
 def test_previous_token_head_on_random_tokens(random_patterns) -> None:
     patterns, _ = random_patterns
-    assert strongest(previous_token_scores(pattern) for pattern in patterns).score >= 0.5
+    assert strongest(previous_token_scores(pattern) for pattern in patterns)[0].score >= 0.5
 
 
 def test_induction_head_on_random_tokens(random_patterns) -> None:
@@ -56,7 +56,7 @@ def test_induction_head_on_random_tokens(random_patterns) -> None:
     stripe = np.diagonal(patterns, 1 - PERIOD, -2, -1)[..., 2:]
     assert stripe.mean(axis=(0, -1)).max() >= 0.4
     found = strongest(map(induction_scores, *random_patterns))
-    assert found.score >= 0.4
+    assert found[0].score >= 0.4
 
 
 def test_previous_token_scores_are_the_mean_of_a_loop() -> None:
@@ -75,9 +75,16 @@ def test_induction_needs_a_repetition() -> None:
         induction_scores(PATTERN, np.arange(6))
 
 
-def test_strongest_is_the_highest_mean() -> None:
+def test_strongest_are_the_highest_means_in_order() -> None:
     scores = [np.array([[0.1, 0.9, 0.0], [0.2, 0.3, 0.6]]), np.array([[0, 0.1, 0], [0, 0, 0.8]])]
-    assert strongest(scores) == HeadScore("L1H2", pytest.approx(0.7))
+    heads = (
+        HeadScore("L1H2", pytest.approx(0.7)),
+        HeadScore("L0H1", pytest.approx(0.5)),
+        HeadScore("L1H1", pytest.approx(0.15)),
+    )
+    assert strongest(scores) == heads
+    assert strongest(scores, n=1) == heads[:1]
+    assert len(strongest(scores, n=9)) == 6
 
 
 def test_the_demo_stores_and_scores(tmp_path: Path) -> None:
@@ -88,11 +95,19 @@ def test_the_demo_stores_and_scores(tmp_path: Path) -> None:
     assert result.n_tokens == reader.prompts.n_ctx(reader.prompts.positions).sum()
     assert result.stored_bytes == reader.array("pattern").stored_bytes() < result.dense_bytes
     reader.close()
-    assert result.previous_token.score >= 0.5
-    assert result.induction.score >= 0.25  # natural text repeats itself less plainly
+    for found in (result.previous_token, result.induction):
+        assert len({head.head for head in found}) == 3
+        assert found[0].score >= found[1].score >= found[2].score
+    assert result.previous_token[0].score >= 0.5
+    assert result.induction[0].score >= 0.25  # natural text repeats itself less plainly
     again = run_demo(tmp_path / "demo.h5", progress=False)
     assert (again.report.n_stored, again.report.n_present) == (0, n_lines)
     assert again.induction == result.induction
+
+
+def test_the_demo_names_another_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--quiet", "-o", str(tmp_path / "mine.h5")]) == 0
+    assert f"try next, in {tmp_path}:\n  pattern-lens info mine.h5\n" in capsys.readouterr().out
 
 
 def test_what_it_says_to_try_next_works(
@@ -101,7 +116,12 @@ def test_what_it_says_to_try_next_works(
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--quiet"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^L\dH\d +0\.\d\d  the token before$", out, re.MULTILINE)
+    table = r"^{}  {} +(L\dH\d 0\.\d\d  ){{2}}L\dH\d 0\.\d\d$"
+    for row in (
+        ("previous-token", "the token before it"),
+        ("induction *", "what followed .+ time"),
+    ):
+        assert re.search(table.format(*row), out, re.MULTILINE), row
     steps = out.split("try next, in this folder:\n")[1].splitlines()
     assert len(steps) >= 4
     assert {step.split()[0] for step in steps} == {"pattern-lens", "python"}

@@ -40,12 +40,14 @@ HEAVY = {
 
 # A room may import what stands in an earlier line, and itself.
 ORDER = [
-    {"names", "errors"},
+    {"names", "errors", "wording"},
     {"prompts", "heads"},
     {"tokens", "weights"},
     {"models"},
     {"store"},
     {"patterns", "activations"},
+    {"measures"},
+    {"figures"},
     {"demo", "testing"},
     {"cli"},
     {"__main__"},

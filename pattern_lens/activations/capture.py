@@ -33,6 +33,7 @@ from pattern_lens.store.layout import ArrayLayout
 from pattern_lens.store.prompt_table import PromptRecord
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.writer import StoreWriter
+from pattern_lens.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pattern_lens.prompts import Prompt
 
 _N_PROBED = 8
+_N_REGISTERED = 4096
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 
@@ -73,13 +75,13 @@ class CaptureReport:
 
     def summary(self) -> str:
         """One line for people."""
-        parts = [f"{self.n_stored:,} prompts stored in {self.path.name}"]
+        parts = [f"{counted(self.n_stored, 'prompt')} stored in {self.path.name}"]
         if self.n_present:
             parts.append(f"{self.n_present:,} were there already")
         if self.n_truncated:
             parts.append(f"{self.n_truncated:,} cut to the model's context")
         if self.skipped:
-            parts.append(f"{len(self.skipped):,} bad prompts left out")
+            parts.append(f"{counted(len(self.skipped), 'bad prompt')} left out")
         if self.failures:
             parts.append(f"{len(self.failures):,} failed")
         return f"{', '.join(parts)} ({self.seconds:.1f} s)"
@@ -237,19 +239,17 @@ class _Run:
         skipped = list(wanted.errors)
         layouts = self._layouts(self._first_ids(wanted))
         pending = self._pending(wanted, tuple(layouts), force=force)
-        jobs: dict[tuple[str, ...], list[TokenizedPrompt]] = defaultdict(list)
+        ready: list[tuple[TokenizedPrompt, tuple[str, ...]]] = []
         bar = tqdm(pending, "tokenizing", unit="prompt", disable=not self.progress, leave=False)
         for prompt, names in bar:
             try:
-                jobs[names].append(self._tokenize(prompt))
+                ready.append((self._tokenize(prompt), names))
             except PromptError as err:
                 if on_error == "raise":
                     raise
                 skipped.append(str(err))
-        failures = self._store(jobs, layouts) if jobs else {}
-        done = [
-            one for prompts in jobs.values() for one in prompts if one.prompt.hash not in failures
-        ]
+        failures = self._store(ready, layouts) if ready else {}
+        done = [one for one, _ in ready if one.prompt.hash not in failures]
         return CaptureReport(
             path=self.path,
             n_stored=len(done),
@@ -307,24 +307,39 @@ class _Run:
 
     def _store(
         self,
-        jobs: Mapping[tuple[str, ...], Sequence[TokenizedPrompt]],
+        ready: Sequence[tuple[TokenizedPrompt, tuple[str, ...]]],
         layouts: Mapping[str, ArrayLayout],
     ) -> dict[str, str]:
         vocab = {} if self.path.exists() else {"vocab": self.model.vocab()}
         header = Header(self.provenance, **vocab)
+        jobs: dict[tuple[str, ...], list[TokenizedPrompt]] = defaultdict(list)
+        for one, names in ready:
+            jobs[names].append(one)
         failures: dict[str, str] = {}
+        stored: list[TokenizedPrompt] = []
         with (
             StoreWriter(self.path, header, list(layouts.values())) as writer,
             tqdm(
-                total=sum(map(len, jobs.values())),
+                total=len(ready),
                 desc=f"capturing {self.model.name}",
                 unit="prompt",
                 disable=not self.progress,
             ) as bar,
         ):
-            for names, prompts in jobs.items():
-                chosen = {name: layouts[name] for name in names}
-                failures |= self._store_each(writer, prompts, chosen, bar)
+            # all prompts first, so that they stand in the file in the order in which they were given
+            for first in range(0, len(ready), _N_REGISTERED):
+                part = ready[first : first + _N_REGISTERED]
+                writer.commit([_record(one) for one, _ in part], {})
+            try:
+                for names, prompts in jobs.items():
+                    chosen = {name: layouts[name] for name in names}
+                    failures |= self._store_each(writer, prompts, chosen, stored, bar)
+            except KeyboardInterrupt as stop:
+                stop.add_note(
+                    f"values of {len(stored):,} of {len(ready):,} prompts were stored in {self.path.name}; "
+                    "run the same again to go on"
+                )
+                raise
         return failures
 
     def _store_each(
@@ -332,9 +347,10 @@ class _Run:
         writer: StoreWriter,
         prompts: Sequence[TokenizedPrompt],
         layouts: Mapping[str, ArrayLayout],
+        stored: list[TokenizedPrompt],
         bar: tqdm[Any],
     ) -> dict[str, str]:
-        """Run the batches; while one runs, the one before is written."""
+        """Run the batches; while one runs, the one before is written and added to `stored`."""
         plan = BatchPlan(
             prompts,
             list(layouts.values()),
@@ -350,7 +366,7 @@ class _Run:
                 for part, buffer in self._run(batch, layouts, plan, failures):
                     if writing is not None:
                         writing.result()
-                    writing = background.submit(_commit, writer, part, buffer, bar)
+                    writing = background.submit(_commit, writer, part, buffer, stored, bar)
             if writing is not None:
                 writing.result()
         bar.update(len(failures))
@@ -396,22 +412,27 @@ class _Run:
 
 
 def _commit(
-    writer: StoreWriter, batch: Sequence[TokenizedPrompt], buffer: BatchBuffer, bar: tqdm[Any]
+    writer: StoreWriter,
+    batch: Sequence[TokenizedPrompt],
+    buffer: BatchBuffer,
+    stored: list[TokenizedPrompt],
+    bar: tqdm[Any],
 ) -> None:
-    records = [
-        PromptRecord(
-            hash=one.prompt.hash,
-            text=one.prompt.text,
-            token_ids=one.ids,
-            meta=one.prompt.meta,
-            truncated=one.truncated,
-            bos=one.bos,
-        )
-        for one in batch
-    ]
-    writer.commit(records, buffer.blocks())
+    writer.commit([_record(one) for one in batch], buffer.blocks())
+    stored.extend(batch)
     bar.set_postfix(n_ctx=len(batch[0].ids), refresh=False)
     bar.update(len(batch))
+
+
+def _record(one: TokenizedPrompt) -> PromptRecord:
+    return PromptRecord(
+        hash=one.prompt.hash,
+        text=one.prompt.text,
+        token_ids=one.ids,
+        meta=one.prompt.meta,
+        truncated=one.truncated,
+        bos=one.bos,
+    )
 
 
 def is_out_of_memory(err: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """The demo: capture the bundled model, and find two kinds of heads in what was stored.
 
-Rule: the bundled model goes the same way as any other folder, and every number is read back from the file.
+Rule: the bundled model goes the same way as any other folder, and every number is read back from
+the file.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ class DemoResult:
     dense_bytes, stored_bytes
         Size of the attention patterns, as arrays and in the file.
     previous_token
-        The head that attends most to the token before, over all prompts.
+        The heads that attend most to the token before, over all prompts; strongest first.
     induction
-        The head that attends most to what followed a token's previous occurrence, over prompts that repeat themselves.
+        The heads that attend most to what followed a token's previous occurrence, over prompts that
+        repeat themselves; strongest first.
     next_steps
         Shell commands to try next, in the folder of the file.
     """
@@ -63,8 +65,8 @@ class DemoResult:
     n_tokens: int
     dense_bytes: int
     stored_bytes: int
-    previous_token: HeadScore
-    induction: HeadScore
+    previous_token: tuple[HeadScore, ...]
+    induction: tuple[HeadScore, ...]
     next_steps: tuple[str, ...]
 
 
@@ -166,11 +168,28 @@ def induction_scores(pattern: Array, token_ids: Array) -> Array:
     return np.asarray(pattern[..., queries, keys].mean(-1))
 
 
-def strongest(scores: Iterable[Array]) -> HeadScore:
-    """The head with the highest mean over prompts of scores, dims (layer, head)."""
+def strongest(scores: Iterable[Array], *, n: int = 3) -> tuple[HeadScore, ...]:
+    """The heads with the highest means over prompts, the highest first.
+
+    Parameters
+    ----------
+    scores
+        One array a prompt, dims (layer, head).
+    n
+        How many heads; all of them if there are fewer.
+
+    Examples
+    --------
+    >>> [found.head for found in strongest([np.array([[0.1, 0.5], [0.75, 0.0]])], n=2)]
+    ['L1H0', 'L0H1']
+    """
     mean = np.mean(list(scores), axis=0)
-    layer, head = map(int, np.unravel_index(mean.argmax(), mean.shape))
-    return HeadScore(head_label(layer, head), float(mean[layer, head]))
+    order = np.argsort(-mean, axis=None, kind="stable")[:n]
+    layers, heads = np.unravel_index(order, mean.shape)
+    return tuple(
+        HeadScore(head_label(layer, head), float(mean[layer, head]))
+        for layer, head in zip(layers.tolist(), heads.tolist(), strict=True)
+    )
 
 
 def next_steps(file_name: str) -> tuple[str, ...]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import h5py
 from xarray.backends import BackendEntrypoint
 
 from pattern_lens.patterns.opening import open_activations
-from pattern_lens.store.attributes import as_text
+from pattern_lens.store.attributes import read_text
 from pattern_lens.store.handles import FORMAT
 from pattern_lens.store.superblock import SIGNATURE
+from pattern_lens.store.swmr import open_swmr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,9 +85,9 @@ class PatternLensEntrypoint(BackendEntrypoint):
             with path.open("rb") as file:
                 if file.read(len(SIGNATURE)) != SIGNATURE:
                     return False
-            with h5py.File(path, "r", swmr=True, locking=False) as file:
-                return bool(as_text(file.attrs.get("format")) == FORMAT)
-        except (OSError, TypeError, ValueError):
+            with open_swmr(path) as file:
+                return read_text(file, "format") == FORMAT
+        except (OSError, TypeError, ValueError, KeyError):
             return False
 
 

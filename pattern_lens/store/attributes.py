@@ -6,13 +6,10 @@ fill value unnoticed. Strings of fixed length lie in the object header, which HD
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def write_text(attrs: h5py.AttributeManager, name: str, text: str) -> None:
@@ -21,15 +18,23 @@ def write_text(attrs: h5py.AttributeManager, name: str, text: str) -> None:
     attrs.create(name, np.bytes_(raw), dtype=h5py.string_dtype("utf-8", max(len(raw), 1)))
 
 
-def read_text(attrs: Mapping[str, Any], name: str) -> str:
-    """A string attribute, of fixed or of variable length.
+def read_text(owner: h5py.Group, name: str) -> str:
+    """A string attribute of a group or file, of fixed or of variable length.
+
+    Not through `owner.attrs`, which takes three times as long; opening a file reads four of them.
 
     Raises
     ------
     KeyError
         There is none of this name.
     """
-    return str(as_text(attrs[name]))
+    attribute = h5py.h5a.open(owner.id, name.encode())
+    kind = attribute.get_type()
+    if not isinstance(kind, h5py.h5t.TypeStringID) or kind.is_variable_str() or attribute.shape:
+        return str(as_text(owner.attrs[name]))
+    raw = np.empty((), f"S{kind.get_size()}")
+    attribute.read(raw, mtype=kind)
+    return raw.tobytes().rstrip(b"\0").decode(errors="replace")
 
 
 def as_text(value: Any) -> Any:

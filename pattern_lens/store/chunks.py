@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import xxhash
 
-from pattern_lens.store.codec import compress, decompress
+from pattern_lens.store.codec import compress, decompress, decompress_rows
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -151,15 +151,21 @@ def read_span(
     lead, length = int(layout.has_layers), layout.chunk_length
     axis = layout.axis - lead  # within one layer
 
+    heads = _leading_rows(selection.inner, layout) if axis else None
+    inner = (slice(None), *selection.inner[1:]) if heads else selection.inner
+
     def restore(layer: int, at: int) -> Array:
         offset = [0] * len(layout.chunks)
         offset[layout.axis] = at
         if lead:
             offset[0] = layer
-        chunk = _restore(dataset, layout, tuple(offset))
-        piece = chunk[0] if lead else chunk
-        piece = piece[_along(axis, max(span[0] - at, 0), min(span[1] - at, length))]
-        return _take(piece, selection.inner, axis)
+        begin, end = max(span[0] - at, 0), min(span[1] - at, length)
+        if axis:
+            rows = heads or (0, layout.chunks[lead])
+            piece = _restore(dataset, layout, tuple(offset), rows)[_along(axis, begin, end)]
+        else:
+            piece = _restore(dataset, layout, tuple(offset), (begin, end))
+        return _take(piece, inner, axis)
 
     places = [
         (int(layer), at)
@@ -173,6 +179,15 @@ def read_span(
         else starmap(restore, places)
     )
     return _assemble(pieces, n_layers=len(selection.layers) if lead else 0, axis=axis)
+
+
+def _leading_rows(inner: tuple[Any, ...], layout: ArrayLayout) -> tuple[int, int] | None:
+    """The part of a chunk's first axis that is chosen, if it is one run of indexes."""
+    n_rows = layout.chunks[int(layout.has_layers)]
+    if not isinstance(inner[0], slice):
+        return None
+    first, last, step = inner[0].indices(n_rows)
+    return (first, last) if step == 1 and first < last else None
 
 
 def _take(piece: Array, inner: tuple[Any, ...], axis: int) -> Array:
@@ -201,14 +216,20 @@ def _assemble(pieces: list[Array], *, n_layers: int, axis: int) -> Array:
     return out
 
 
-def _restore(dataset: h5py.Dataset, layout: ArrayLayout, offset: tuple[int, ...]) -> Array:
+def _restore(
+    dataset: h5py.Dataset, layout: ArrayLayout, offset: tuple[int, ...], rows: tuple[int, int]
+) -> Array:
+    """Some rows of one chunk, without the layer axis."""
+    shape = layout.chunks[int(layout.has_layers) :]
     try:
         skipped, packed = dataset.id.read_direct_chunk(offset)
     except (OSError, RuntimeError) as err:
         raise ValueError(f"the chunk at {offset} cannot be read: {err}") from err
     if skipped:  # a chunk that another program wrote without compressing it
-        return np.frombuffer(packed, layout.stored_dtype).reshape(layout.chunks)
+        return np.frombuffer(packed, layout.stored_dtype).reshape(shape)[slice(*rows)]
     try:
-        return decompress(packed, layout.stored_dtype, layout.chunks)
+        if rows == (0, shape[0]):
+            return decompress(packed, layout.stored_dtype, shape)
+        return decompress_rows(packed, layout.stored_dtype, shape, *rows)
     except ValueError as err:
         raise ValueError(f"the chunk at {offset} is damaged: {err}") from err

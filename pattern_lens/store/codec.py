@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import os
 import struct
+from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Final
 
 import hdf5plugin
@@ -18,7 +20,9 @@ from numcodecs import blosc
 
 _NAME: Final = "lz4"
 _LEVEL: Final = 5
+_BLOCK_BYTES: Final = 16 * 1024  # Blosc makes blocks of it times the item size: 64 KiB for float32
 _BLOSC_HEADER_BYTES: Final = 16
+_STORED_AS_IT_IS: Final = 2  # a flag of the chunk's header
 
 
 def filter_options() -> Any:
@@ -28,7 +32,9 @@ def filter_options() -> Any:
 
 def compress(chunk: np.ndarray[Any, Any]) -> bytes:
     """One whole chunk, contiguous, as the bytes that lie in the file. Releases the GIL."""
-    packed: bytes = blosc.compress(chunk, _NAME.encode(), _LEVEL, shuffle=blosc.BITSHUFFLE)
+    packed: bytes = blosc.compress(
+        chunk, _NAME.encode(), _LEVEL, shuffle=blosc.BITSHUFFLE, blocksize=_BLOCK_BYTES
+    )
     return packed
 
 
@@ -41,11 +47,57 @@ def decompress(packed: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> n
         The bytes are not a chunk of this dtype and shape.
     """
     _check_sizes(packed, math.prod(shape) * dtype.itemsize)
+    return np.frombuffer(_restore(packed), dtype).reshape(shape)
+
+
+def decompress_rows(
+    packed: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], first: int, last: int
+) -> np.ndarray[Any, Any]:
+    """Indexes first..last (not included) of a chunk's first axis; restores only the blocks that hold them.
+
+    A head of a chunk costs a part of what the chunk costs.
+
+    Raises
+    ------
+    ValueError
+        The bytes are not a chunk of this dtype and shape.
+    """
+    n_bytes = math.prod(shape) * dtype.itemsize
+    row_bytes = n_bytes // shape[0]
+    _check_sizes(packed, n_bytes)
+    block_bytes = int(struct.unpack_from("<I", packed, 8)[0])
+    if first == last or packed[2] & _STORED_AS_IT_IS or not 0 < 2 * block_bytes <= n_bytes:
+        return decompress(packed, dtype, shape)[first:last]
+    first_block = first * row_bytes // block_bytes
+    last_block = -(-last * row_bytes // block_bytes)
+    if last_block * block_bytes > n_bytes:  # the shorter last block needs one before it
+        first_block = min(first_block, last_block - 2)
+    part = _blocks(packed, first_block, last_block, block_bytes, n_bytes)
+    skipped = first * row_bytes - first_block * block_bytes
+    raw = np.frombuffer(_restore(part), np.uint8)[skipped:][: (last - first) * row_bytes]
+    return raw.view(dtype).reshape(last - first, *shape[1:])
+
+
+def _blocks(packed: bytes, first: int, last: int, block_bytes: int, n_bytes: int) -> bytes:
+    """Some blocks of a chunk as a chunk of their own (the layout is that of Blosc's chunk format 2)."""
+    n_blocks = -(-n_bytes // block_bytes)
+    starts = struct.unpack_from(f"<{n_blocks}I", packed, _BLOSC_HEADER_BYTES)
+    bounds = [*sorted(starts), len(packed)]  # threads may have put blocks in any order
+    if bounds[0] < _BLOSC_HEADER_BYTES + 4 * n_blocks or bounds[-2] >= len(packed):
+        raise ValueError("the chunk's table of blocks is damaged")
+    pieces = [packed[at : bounds[bisect_right(bounds, at)]] for at in starts[first:last]]
+    places = list(accumulate(map(len, pieces), initial=_BLOSC_HEADER_BYTES + 4 * len(pieces)))
+    restored = min(last * block_bytes, n_bytes) - first * block_bytes
+    table = struct.pack(f"<{3 + len(pieces)}I", restored, block_bytes, places[-1], *places[:-1])
+    return b"".join([packed[:4], table, *pieces])
+
+
+def _restore(packed: bytes) -> bytes:
     try:
-        raw = blosc.decompress(packed)
+        raw: bytes = blosc.decompress(packed)
     except RuntimeError as err:
         raise ValueError(f"blosc cannot restore the chunk: {err}") from err
-    return np.frombuffer(raw, dtype).reshape(shape)
+    return raw
 
 
 def _check_sizes(packed: bytes, expected: int) -> None:

@@ -31,6 +31,7 @@ from pattern_lens.store.prompt_table import PromptRecord
 from pattern_lens.store.reader import ACTIVATIONS, StoreReader
 from pattern_lens.store.verify import damaged_prompts, element_bytes, read_run, runs, verify
 from pattern_lens.store.writer import Block, StoreWriter
+from pattern_lens.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +71,7 @@ class CompactReport:
     def summary(self) -> str:
         """One line for people."""
         return (
-            f"{self.path.name}: {self.n_prompts:,} prompts, {self.before_bytes:,} bytes before, "
+            f"{self.path.name}: {counted(self.n_prompts, 'prompt')}, {self.before_bytes:,} bytes before, "
             f"{self.after_bytes:,} now ({self.seconds:.1f} s)"
         )
 
@@ -185,7 +186,11 @@ def _rewrite(target: Path, unfinished: Path, *, progress: bool) -> int:
                 total=len(reader.prompts), desc="compacting", unit="prompt", disable=not progress
             ) as bar,
         ):
-            for positions, names in _batches(reader, arrays):
+            every = reader.prompts.positions.tolist()
+            for first in range(0, len(every), _BATCH_PROMPTS):  # they keep their order
+                writer.commit(_records(reader, every[first : first + _BATCH_PROMPTS]), {})
+            for batch, names in _batches(reader, arrays):
+                positions = _as_they_lie(batch, [arrays[name] for name in names])
                 blocks = {name: _block(reader, arrays[name], positions) for name in names}
                 writer.commit(_records(reader, positions), blocks)
                 bar.update(len(positions))
@@ -265,6 +270,14 @@ def _batches(
         held, size = names, size + own
     if batch:
         yield batch, held
+
+
+def _as_they_lie(positions: list[int], arrays: list[StoredArray]) -> list[int]:
+    """Prompts in the order of their values in the file, so that each chunk is restored once."""
+    if not arrays:
+        return positions
+    starts = arrays[0].rows["start"]
+    return sorted(positions, key=lambda position: int(starts[arrays[0].row_of(position)]))
 
 
 def _block(reader: StoreReader, array: StoredArray, positions: Sequence[int]) -> Block:

@@ -23,11 +23,18 @@ from pattern_lens.errors import (
     ReplacedFileError,
     UnfinishedFileError,
 )
-from pattern_lens.store.attributes import as_text, read_text
+from pattern_lens.store.attributes import read_text
 from pattern_lens.store.gate import Gate
 from pattern_lens.store.journal import apply_journal, has_journal
 from pattern_lens.store.lock import WriterLock, is_writer_alive
-from pattern_lens.store.superblock import SIGNATURE, clear_after_crash, read_superblock
+from pattern_lens.store.superblock import (
+    SIGNATURE,
+    Superblock,
+    clear_after_crash,
+    has_superblock,
+    read_head,
+    read_superblock,
+)
 from pattern_lens.store.swmr import open_swmr
 
 if TYPE_CHECKING:
@@ -72,13 +79,16 @@ class ReadHandle:
         self.closed = False
         with _handles_lock:
             _handles.add(self)
-        with self.open() as file:
-            self._file_id = read_text(file.attrs, "file_id")
+        with self.open():
+            pass
 
     @property
     def file_id(self) -> str:
         """Identity of the file's rows; another one means another file under the same name."""
-        return str(self._file_id)
+        if self._file_id is None:
+            with self.open() as file:
+                self._file_id = read_text(file, "file_id")
+        return self._file_id
 
     @contextmanager
     def open(self) -> Iterator[h5py.File]:
@@ -112,7 +122,7 @@ class ReadHandle:
 
     def _reopen(self) -> h5py.File:
         file = open_for_reading(self.path)
-        if self._file_id is not None and read_text(file.attrs, "file_id") != self._file_id:
+        if self._file_id is not None and read_text(file, "file_id") != self._file_id:
             file.close()
             raise ReplacedFileError(
                 f"cannot read on from {self.path}: the file was replaced since it was opened; open it again"
@@ -123,14 +133,17 @@ class ReadHandle:
         """Close the HDF5 file; the next read opens it again."""
         with self._lock:
             if self._file is not None and self._file.id.valid:
+                with suppress(OSError, RuntimeError, KeyError):
+                    if self._file_id is None and not self.closed:  # to know the file again
+                        self._file_id = read_text(self._file, "file_id")
                 with suppress(OSError, RuntimeError):
                     self._file.close()
             self._file = None
 
     def close(self) -> None:
         """Close for good."""
-        self.suspend()
         self.closed = True
+        self.suspend()
 
 
 @contextmanager
@@ -174,7 +187,7 @@ def open_for_reading(path: Path, *, patience_seconds: float = _PATIENCE_SECONDS)
 
     Waits while a live writer is in between two states, and recovers what a dead one left.
     """
-    check_is_hdf5(path)
+    head = check_is_hdf5(path)
     if path in _unclosable:
         raise UnfinishedFileError(
             f"cannot open {path}: a writer in this process failed, and HDF5 could not close the file; open it in another process"
@@ -191,7 +204,7 @@ def open_for_reading(path: Path, *, patience_seconds: float = _PATIENCE_SECONDS)
             file = _open_once(path)
         break
     try:
-        _check_is_whole(path)
+        _check_is_whole(path, head)
         check_format(path, file)
     except BaseException:
         file.close()
@@ -256,25 +269,36 @@ def recover(path: Path) -> None:
         clear_after_crash(path)
 
 
-def check_is_hdf5(path: Path) -> None:
-    """Raise unless `path` is a file that begins as HDF5 files do."""
-    if path.is_dir():
-        raise NotAPatternFileError(f"cannot open {path}: expected an HDF5 file, got a folder")
-    if not path.exists():
-        raise FileNotFoundError(f"cannot open {path}: there is no such file")
-    with path.open("rb") as file:
-        head = file.read(len(SIGNATURE))
+def check_is_hdf5(path: Path) -> Superblock:
+    """What a file begins with; raises unless it begins as HDF5 files do."""
+    try:
+        found = read_head(path)
+    except IsADirectoryError as err:
+        raise NotAPatternFileError(
+            f"cannot open {path}: expected an HDF5 file, got a folder"
+        ) from err
+    except FileNotFoundError as err:
+        raise FileNotFoundError(f"cannot open {path}: there is no such file") from err
+    head = found.head[: len(SIGNATURE)]
     if head != SIGNATURE:
         raise NotAPatternFileError(
             f"cannot open {path}: expected an HDF5 file written by pattern_lens, got a file that begins with {head!r}"
+        )
+    return found
+
+
+def _check_is_whole(path: Path, head: Superblock) -> None:
+    if has_superblock(head.head) and head.is_truncated:
+        raise DamagedFileError(
+            f"cannot open {path}: the file is truncated, it has {head.size:,} of {head.end:,} bytes; copy it again from where it is whole"
         )
 
 
 def check_format(path: Path, file: h5py.File) -> None:
     """Raise unless `file` is of a kind and version that this package reads."""
     with explain_reading(path):
-        kind, version = (as_text(file.attrs.get(name)) for name in ("format", "format_version"))
-    if kind != FORMAT or not isinstance(version, str):
+        kind, version = (_text_or_none(file, name) for name in ("format", "format_version"))
+    if kind != FORMAT or version is None:
         raise NotAPatternFileError(
             f"cannot open {path}: it is an HDF5 file of another kind (expected the root attribute format={FORMAT!r}, got {kind!r})"
         )
@@ -294,10 +318,8 @@ def check_format(path: Path, file: h5py.File) -> None:
         )
 
 
-def _check_is_whole(path: Path) -> None:
-    block = read_superblock(path)
-    size = path.stat().st_size
-    if block is not None and block.is_clean and size < block.end:
-        raise DamagedFileError(
-            f"cannot open {path}: the file is truncated, it has {size:,} of {block.end:,} bytes; copy it again from where it is whole"
-        )
+def _text_or_none(file: h5py.File, name: str) -> str | None:
+    try:
+        return read_text(file, name)
+    except KeyError:
+        return None

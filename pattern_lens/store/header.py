@@ -59,7 +59,7 @@ class Header:
 
 def read_model(file: h5py.File) -> dict[str, Any]:
     """The JSON object of ``/model``."""
-    model: dict[str, Any] = json.loads(read_text(file["model"].attrs, "json"))
+    model: dict[str, Any] = json.loads(read_text(file["model"], "json"))
     return model
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -58,32 +59,32 @@ class ArrayLayout:
     units: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def ragged(self) -> tuple[str, ...]:
         """The ragged dims, in order."""
         return tuple(dim for dim in self.dims if dim in RAGGED_DIMS)
 
-    @property
+    @cached_property
     def axis(self) -> int:
         """Where the growing axis stands in the stored dataset."""
         return next(i for i, dim in enumerate(self.dims) if dim in RAGGED_DIMS)
 
-    @property
+    @cached_property
     def has_layers(self) -> bool:
         """Whether the first axis is the layer."""
         return self.dims[0] == LAYER
 
-    @property
+    @cached_property
     def n_layers(self) -> int:
         """Slabs along the first axis: one a layer, or one in all."""
         return self.sizes[LAYER] if self.has_layers else 1
 
-    @property
+    @cached_property
     def stored_dtype(self) -> np.dtype[Any]:
         """Dtype of the HDF5 dataset."""
         return np.dtype("<u2") if self.dtype == "bfloat16" else np.dtype(self.dtype)
 
-    @property
+    @cached_property
     def value_dtype(self) -> np.dtype[Any]:
         """Dtype in which values are handed out; bfloat16 widens to float32 without loss."""
         return np.dtype("<f4") if self.dtype == "bfloat16" else np.dtype(self.dtype)
@@ -105,14 +106,14 @@ class ArrayLayout:
             return size0 * (size0 + 1) // 2
         return size0 * size1
 
-    @property
+    @cached_property
     def chunk_length(self) -> int:
         """Elements of one chunk along the growing axis: at most 4096 and about 256 KiB."""
         slab = math.prod(self.stored_shape(1)) // self.n_layers * self.stored_dtype.itemsize
         fit = max(_CHUNK_BYTES // max(slab, 1), 16)
         return int(min(_CHUNK_ELEMENTS, 2 ** (fit.bit_length() - 1)))
 
-    @property
+    @cached_property
     def chunks(self) -> tuple[int, ...]:
         """HDF5 chunk shape: one layer, all of the other fixed dims."""
         shape = self.stored_shape(self.chunk_length)

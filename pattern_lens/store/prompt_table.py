@@ -12,7 +12,14 @@ import numpy as np
 import xxhash
 
 from pattern_lens.errors import DamagedFileError, UnknownPromptError
-from pattern_lens.store.rows import BOS_PREPENDED, TRUNCATED, Rows, is_valid
+from pattern_lens.store.rows import (
+    BOS_PREPENDED,
+    PROMPT_ROW,
+    TRUNCATED,
+    Rows,
+    is_valid,
+    read_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,7 +68,7 @@ class PromptTable:
 
     def __init__(self, handle: ReadHandle) -> None:
         self._handle = handle
-        self.rows: Rows = handle.read(lambda file: file["prompts/index"][:])
+        self.rows: Rows = handle.read(lambda file: read_rows(file, "prompts/index", PROMPT_ROW))
 
     @cached_property
     def positions(self) -> Positions:

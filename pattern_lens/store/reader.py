@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,7 +25,7 @@ from pattern_lens.store.header import read_model, read_vocab
 from pattern_lens.store.layout import ArrayLayout
 from pattern_lens.store.packing import triangle_length, unpack_rows
 from pattern_lens.store.prompt_table import PromptTable
-from pattern_lens.store.rows import Rows, is_valid, newest
+from pattern_lens.store.rows import ARRAY_ROW, Rows, newest, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,44 +37,57 @@ T = TypeVar("T")
 
 
 class StoredArray:
-    """One activation of a file, at the moment of reading its index.
+    """One activation of a file; its index is read when it is first asked for.
+
+    Parameters
+    ----------
+    n_prompts
+        Length of the prompt table where that was read already; what was stored since is left out.
 
     Attributes
     ----------
     layout
         Dims, packing, dtype.
-    rows
-        One valid row for each stored prompt, in the order in which the prompts were stored.
+
+    Raises
+    ------
+    KeyError
+        The file does not hold it.
     """
 
-    def __init__(self, handle: ReadHandle, name: str, n_prompts: int | None = None) -> None:
+    def __init__(
+        self, handle: ReadHandle, name: str, n_prompts: Callable[[], int | None] = lambda: None
+    ) -> None:
         self._handle = handle
         self.group = f"{ACTIVATIONS}/{name}"
+        self._n_prompts = n_prompts
         self._cached: tuple[h5py.File, h5py.Dataset] | None = None
-        self.layout, rows = handle.read(self._open)
-        valid = rows[is_valid(rows)]
-        if n_prompts is not None:  # prompts stored since the prompt table was read are not in it
-            valid = valid[valid["prompt"] < n_prompts]
-        self.rows: Rows = valid[newest(valid["prompt"])]
+        self.layout = handle.read(self._read_layout)
 
-    def _open(self, file: h5py.File) -> tuple[ArrayLayout, Rows]:
-        group = file[self.group]
-        return ArrayLayout.from_json(read_text(group.attrs, "spec")), group["index"][:]
+    def _read_layout(self, file: h5py.File) -> ArrayLayout:
+        return ArrayLayout.from_json(read_text(file[self.group], "spec"))
+
+    @cached_property
+    def rows(self) -> Rows:
+        """One valid row for each stored prompt, ascending by `prompt`: in the order of the prompt table."""
+        rows = newest(
+            self._handle.read(lambda file: read_rows(file, f"{self.group}/index", ARRAY_ROW))
+        )
+        known = self._n_prompts()
+        return rows if known is None else rows[: np.searchsorted(rows["prompt"], known)]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @cached_property
-    def _by_prompt(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        prompts = self.rows["prompt"].astype(np.int64)
-        order = np.argsort(prompts, kind="stable")
-        return prompts[order], order
-
     def row_of(self, position: int) -> int | None:
         """Which row holds the prompt at `position` of the prompt table, if any."""
-        prompts, order = self._by_prompt
-        at = int(np.searchsorted(prompts, position))
-        return int(order[at]) if at < len(prompts) and prompts[at] == position else None
+        prompts = self._prompts
+        at = int(prompts.searchsorted(position))
+        return at if at < len(prompts) and prompts[at] == position else None
+
+    @cached_property
+    def _prompts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return self.rows["prompt"].astype(np.int64)
 
     def sizes(self, row: int) -> tuple[int, int]:
         """Sizes of the ragged dims of one row's prompt."""
@@ -220,7 +234,7 @@ class StoreReader:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser().resolve()
+        self.path = Path(os.path.realpath(os.path.expanduser(path)))  # noqa: PTH111 - a third of the time
         self.handle = ReadHandle(self.path)
         self._arrays: dict[str, StoredArray] = {}
 
@@ -266,16 +280,21 @@ class StoreReader:
             The file does not hold it; the message lists what it holds.
         """
         if name not in self._arrays:
-            held = self.names()
-            if name not in held:
+            try:
+                self._arrays[name] = StoredArray(self.handle, name, self._n_prompts)
+            except KeyError:
+                held = self.names()
+                if name in held:
+                    raise
                 raise UnknownActivationError(
                     f"no activation {name!r} in {self.path}: it holds {', '.join(held) or 'none'}; "
                     f"capture it with names=({name!r},)"
-                )
-            table: PromptTable | None = self.__dict__.get("prompts")
-            n_prompts = None if table is None else len(table.rows)
-            self._arrays[name] = StoredArray(self.handle, name, n_prompts)
+                ) from None
         return self._arrays[name]
+
+    def _n_prompts(self) -> int | None:
+        table: PromptTable | None = self.__dict__.get("prompts")
+        return None if table is None else len(table.rows)
 
     def tokens(self, position: int, column: str = "text") -> list[str]:
         """Text (or the tokenizer's own string) of each token of one prompt."""
@@ -287,8 +306,7 @@ class StoreReader:
 
     def refresh(self) -> None:
         """Forget what was read, so that the next read sees what was stored since."""
-        for name in ("prompts",):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("prompts", None)
         self._arrays.clear()
         self.handle.suspend()
 

@@ -5,8 +5,10 @@ A row that is torn, zeroed or never written has a seal that does not fit, and na
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
+import h5py
 import numpy as np
 
 Rows = np.ndarray[tuple[int], np.dtype[np.void]]
@@ -44,6 +46,20 @@ BOS_PREPENDED: Final = 2
 _SEAL_START: Final = np.uint64(0x9E3779B97F4A7C15)
 _SEAL_FACTOR: Final = np.uint64(0xD6E8FEB86659FD93)
 _BLOCK: Final = 8192
+_SPARSE: Final = 64
+
+
+def read_rows(file: h5py.File, name: str, dtype: np.dtype[np.void]) -> Rows:
+    """All rows of an index; not through h5py's high level, which builds the dtype anew each time."""
+    dataset = h5py.h5d.open(file.id, name.encode())
+    rows = np.empty(dataset.shape[0], dtype)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, rows, mtype=_stored_type(dtype))
+    return rows
+
+
+@cache
+def _stored_type(dtype: np.dtype[np.void]) -> Any:
+    return h5py.h5t.py_create(dtype)
 
 
 def seals(rows: Rows) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -77,21 +93,27 @@ def is_blank(rows: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.asarray(~words.any(axis=1))
 
 
-def newest(prompt: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Positions of the last row of each prompt, in the order in which the prompts first came.
+def newest(rows: Rows) -> Rows:
+    """The last valid row of each prompt, ascending by prompt.
 
     Parameters
     ----------
-    prompt
-        The `prompt` column of the valid rows of one index.
+    rows
+        All rows of one activation's index, in the order in which they were written.
 
     Returns
     -------
-    Positions into `prompt`; all of them when no prompt comes twice, which costs one comparison.
+    Rows with strictly ascending `prompt`; `rows` itself where they are that already.
     """
-    if len(prompt) < 2 or bool((prompt[1:] > prompt[:-1]).all()):
-        return np.arange(len(prompt))
-    _, first, inverse = np.unique(prompt, return_index=True, return_inverse=True)
-    last = np.zeros(len(first), np.intp)
-    np.maximum.at(last, inverse, np.arange(len(prompt)))
-    return np.asarray(last[np.argsort(first)])
+    valid = is_valid(rows)
+    if not valid.all():
+        rows = rows[valid]
+    prompt = rows["prompt"]
+    if len(rows) < 2 or bool((prompt[1:] > prompt[:-1]).all()):
+        return rows
+    if int(prompt.max()) > _SPARSE * len(rows):  # no table of that length for a row that lies
+        _, at = np.unique(prompt[::-1], return_index=True)
+        return rows[len(rows) - 1 - at]
+    last = np.full(int(prompt.max()) + 1, -1, np.intp)
+    last[prompt.astype(np.intp)] = np.arange(len(rows))
+    return rows[last[last >= 0]]

@@ -21,39 +21,62 @@ _MASK: Final = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Superblock:
-    """What a superblock says.
+    """What a superblock says, and the file's size when it was read.
 
     Parameters
     ----------
-    version
-        3 for files written here.
-    flags
-        0 when closed cleanly; bit 0 open for writing, bit 2 under SWMR.
-    end
-        Size in bytes that the file should at least have.
-    intact
-        Whether the checksum fits.
+    head
+        The first 48 bytes of the file.
+    size
+        Size of the file in bytes.
     """
 
-    version: int
-    flags: int
-    end: int
-    intact: bool
+    head: bytes
+    size: int
+
+    @property
+    def flags(self) -> int:
+        """0 when closed cleanly; bit 0 open for writing, bit 2 under SWMR."""
+        return self.head[11]
+
+    @property
+    def end(self) -> int:
+        """Size in bytes that the file should at least have."""
+        return int(struct.unpack_from("<Q", self.head, 28)[0])
 
     @property
     def is_clean(self) -> bool:
         """Whether the last writer closed the file."""
         return self.flags == 0
 
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the file was closed, and is shorter now than it was then."""
+        return self.is_clean and self.size < self.end
+
+    @property
+    def intact(self) -> bool:
+        """Whether the checksum fits."""
+        checksum: int = struct.unpack_from("<I", self.head, 44)[0]
+        return checksum == lookup3(self.head[:44])
+
+
+def read_head(path: Path) -> Superblock:
+    """The first bytes of a file, whatever it is."""
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        return Superblock(file.read(_SIZE), size)
+
 
 def read_superblock(path: Path) -> Superblock | None:
     """The superblock, or None where the file does not begin with one of version 2 or 3."""
-    with path.open("rb") as file:
-        head = file.read(_SIZE)
-    if len(head) < _SIZE or not head.startswith(SIGNATURE) or head[8] not in (2, 3):
-        return None
-    end, _, checksum = struct.unpack_from("<QQI", head, 28)
-    return Superblock(head[8], head[11], end, checksum == lookup3(head[:44]))
+    found = read_head(path)
+    return found if has_superblock(found.head) else None
+
+
+def has_superblock(head: bytes) -> bool:
+    """Whether these are the first bytes of an HDF5 file with a superblock of version 2 or 3."""
+    return len(head) == _SIZE and head.startswith(SIGNATURE) and head[8] in (2, 3)
 
 
 def clear_after_crash(path: Path) -> None:

@@ -34,6 +34,15 @@ def open_swmr_writer(path: Path) -> h5py.File:
 
 
 def _open(path: Path, flags: int) -> h5py.File:
+    try:
+        return h5py.File(h5py.h5f.open(os.fsencode(path), flags, fapl=_access()))
+    except RuntimeError as err:  # h5py's word for some kinds of damage
+        raise OSError(str(err)) from err
+
+
+@cache
+def _access() -> Any:
+    """How files are opened: the format of HDF5 1.10, no file locks, few attempts."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_file_locking(False, False)  # noqa: FBT003 - h5py takes them by position
@@ -41,10 +50,7 @@ def _open(path: Path, flags: int) -> h5py.File:
     if set_attempts is not None:
         with phil:  # h5py's lock: HDF5 serves one thread at a time
             set_attempts(access.id, _ATTEMPTS)
-    try:
-        return h5py.File(h5py.h5f.open(os.fsencode(path), flags, fapl=access))
-    except RuntimeError as err:  # h5py's word for some kinds of damage
-        raise OSError(str(err)) from err
+    return access
 
 
 @cache

@@ -20,6 +20,7 @@ from pattern_lens.store.codec import pool
 from pattern_lens.store.prompt_table import hash_key
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.rows import Rows, is_blank, is_valid
+from pattern_lens.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -93,7 +94,7 @@ class VerifyReport:
         """One line for people."""
         held = "".join(f", {name} of {n:,}" for name, n in self.n_values.items())
         found = "all intact" if self.ok else f"{len(self.damaged):,} damaged"
-        return f"{self.path.name}: {self.n_prompts:,} prompts{held}: {found} ({self.seconds:.1f} s)"
+        return f"{self.path.name}: {counted(self.n_prompts, 'prompt')}{held}: {found} ({self.seconds:.1f} s)"
 
 
 def verify(path: str | Path, *, progress: bool = True) -> VerifyReport:
@@ -180,7 +181,8 @@ class _Check:
         for row in np.flatnonzero(known & ~inside).tolist():
             self._blame(array, row, f"lies beyond the end of /{array.group}/data")
         self.bar.update(len(array) - int((known & inside).sum()))
-        for run in runs(array, np.flatnonzero(known & inside).tolist()):
+        whole = sorted(np.flatnonzero(known & inside).tolist(), key=array.span)
+        for run in runs(array, whole):
             for row in damaged_rows(self.reader, array, run):
                 self._blame(array, row, "its values do not have their checksum")
             self.bar.update(len(run))

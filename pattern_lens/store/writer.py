@@ -350,7 +350,7 @@ def _holds(path: Path, file: h5py.File, layout: ArrayLayout) -> bool:
     group = file.get(f"{ACTIVATIONS}/{layout.name}")
     if group is None:
         return False
-    stored = ArrayLayout.from_json(read_text(group.attrs, "spec"))
+    stored = ArrayLayout.from_json(read_text(group, "spec"))
     for what in ("dims", "sizes", "packing", "dtype", "layers", "hooks"):
         if getattr(stored, what) != getattr(layout, what):
             raise ModelMismatchError(

@@ -223,11 +223,26 @@ def test_an_interrupt_keeps_what_was_committed(make_model, tmp_path, monkeypatch
     path = tmp_path / "m.h5"
     with monkeypatch.context() as patch:
         patch.setattr(BatchBuffer, "sink", interrupting)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stopped:
             capture(make_model("gpt2"), TEXTS, path, batch_size=1, **QUIET)
-    assert len(StoreReader(path).prompts) == 2
+    assert stopped.value.__notes__ == [
+        "values of 2 of 5 prompts were stored in m.h5; run the same again to go on"
+    ]
+    assert len(StoreReader(path).array("pattern")) == 2
     report = capture(make_model("gpt2"), TEXTS, path, **QUIET)
     assert (report.n_stored, report.n_present) == (3, 2)
+
+
+def test_prompts_stand_in_the_order_in_which_they_were_given(make_model, tmp_path):
+    path = tmp_path / "m.h5"
+    texts = ["one two", "three four five six seven", "eight", "nine ten eleven"]
+    capture(make_model("gpt2"), texts, path, batch_size=1, **QUIET)
+    capture(make_model("gpt2"), ["twelve and more and more", *texts], path, **QUIET)
+    reader = StoreReader(path)
+    rows = reader.array("pattern").rows
+    table = reader.prompts
+    assert table.texts(rows["prompt"].astype(int)) == [*texts, "twelve and more and more"]
+    assert rows["start"].tolist() != sorted(rows["start"].tolist())  # the longest is stored first
 
 
 def test_a_long_prompt_is_cut_and_marked(make_model, tmp_path):

@@ -86,9 +86,9 @@ def test_one_head_reads_the_chunks_that_hold_it(tmp_path, monkeypatch):
     read = []
     restore = store_chunks._restore
 
-    def counting(dataset, layout, offset):
+    def counting(dataset, layout, offset, rows):
         read.append(offset)
-        return restore(dataset, layout, offset)
+        return restore(dataset, layout, offset, rows)
 
     monkeypatch.setattr(store_chunks, "_restore", counting)
     with pl.open_patterns(path) as patterns:

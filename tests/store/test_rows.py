@@ -67,7 +67,20 @@ def test_no_rows():
     assert len(seals(none)) == len(is_valid(none)) == len(is_blank(none)) == 0
 
 
-@given(st.lists(st.integers(0, 6), max_size=30))
-def test_newest_is_the_last_row_of_each_prompt_in_first_order(prompts):
-    last = {prompt: position for position, prompt in enumerate(prompts)}  # keeps first order
-    assert newest(np.array(prompts, np.uint64)).tolist() == list(last.values())
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=30))
+def test_newest_is_the_last_valid_row_of_each_prompt_by_prompt(given_rows):
+    rows = np.zeros(len(given_rows), ARRAY_ROW)
+    rows["prompt"] = [prompt for prompt, _ in given_rows]
+    rows["start"] = range(len(rows))
+    rows = seal(rows)
+    rows["seal"] ^= np.array([not whole for _, whole in given_rows], np.uint64)
+    last = {prompt: at for at, (prompt, whole) in enumerate(given_rows) if whole}
+    found = newest(rows)
+    assert dict(zip(found["prompt"].tolist(), found["start"].tolist(), strict=True)) == last
+    assert found["prompt"].tolist() == sorted(last)
+
+
+def test_a_row_that_names_an_absurd_prompt_costs_no_memory():
+    rows = np.zeros(3, ARRAY_ROW)
+    rows["prompt"], rows["start"] = [2**63, 1, 1], [7, 8, 9]
+    assert newest(seal(rows))[["prompt", "start"]].tolist() == [(1, 9), (2**63, 7)]

@@ -31,7 +31,7 @@ def test_lookup3_gives_its_authors_values(data, start, expected):
 def test_of_a_closed_file(path):
     block = read_superblock(path)
     assert block is not None
-    assert (block.version, block.flags, block.is_clean, block.intact) == (3, 0, True, True)
+    assert (block.head[8], block.flags, block.is_clean, block.intact) == (3, 0, True, True)
     assert block.end == path.stat().st_size
 
 

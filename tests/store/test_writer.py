@@ -59,7 +59,7 @@ def test_a_reader_sees_a_commit_when_it_returns(path):
 def test_another_activation_for_prompts_that_are_there_and_new_ones(path):
     store(path, [0, 1, 2])
     store(path, [2, 5, 0], RESID)
-    assert stored(path, "resid_post") == [name_of(i) for i in (2, 5, 0)]
+    assert stored(path, "resid_post") == [name_of(i) for i in (0, 2, 5)]  # by prompt
     reader = StoreReader(path)
     assert len(reader.prompts) == 4
     assert reader.names() == ["pattern", "resid_post"]

@@ -1,0 +1,108 @@
+"""``pattern-lens info``: what a file holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from pattern_lens.cli.output import DONE, print_json, print_table
+from pattern_lens.cli.parser import add_command, add_file
+from pattern_lens.wording import counted, human_size
+
+if TYPE_CHECKING:
+    import argparse
+
+Row = tuple[str, ...]
+
+_ACTIVATION_HEAD: Final = (
+    "activation",
+    "prompts",
+    "dims",
+    "layers",
+    "dtype",
+    "dense",
+    "stored",
+    "ratio",
+)
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "info",
+        _run,
+        summary="say what a file holds",
+        epilog="""examples:
+  pattern-lens info gpt2.h5
+  pattern-lens info gpt2.h5 --json | jq .prompts.n_prompts""",
+        has_progress=False,
+    )
+    add_file(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from pattern_lens.store.info import describe
+
+    found = describe(args.file)
+    if args.json:
+        print_json(found)
+    else:
+        print_table([*_file_rows(found), *_model_rows(found["model"]), *_prompt_rows(found)])
+        print()
+        print_table([_ACTIVATION_HEAD, *map(_activation_row, found["activations"].items())])
+    return DONE
+
+
+def _file_rows(found: dict[str, Any]) -> list[Row]:
+    return [
+        ("file", found["path"]),
+        ("size", f"{human_size(found['size_bytes'])}, format {found['format_version']}"),
+        ("created", f"{found.get('created_utc')} by {found.get('created_by')}"),
+    ]
+
+
+def _model_rows(model: dict[str, Any]) -> list[Row]:
+    size = f"{model.get('n_layers')} layers of {model.get('n_heads')} heads"
+    weights = model.get("weights") or {}
+    flags = ", ".join(f"{key}={value}" for key, value in weights.items() if key != "mode")
+    versions = ", ".join(f"{name} {number}" for name, number in model.get("versions", {}).items())
+    return [
+        ("model", f"{model.get('name')}, {size}, {model.get('dtype')}"),
+        ("weights", f"{weights.get('mode')}{f' ({flags})' if flags else ''}"),
+        ("BOS", "prepended" if model.get("prepend_bos") else "not prepended"),
+        *([("versions", versions)] if versions else []),
+    ]
+
+
+def _prompt_rows(found: dict[str, Any]) -> list[Row]:
+    prompts = found["prompts"]
+    cut = f"{prompts['n_truncated']:,} of them cut to the model's context"
+    rows: list[Row] = [("prompts", f"{prompts['n_prompts']:,}, {cut}")]
+    if prompts["n_prompts"]:
+        lengths = f"{prompts['shortest']:,} to {prompts['longest']:,} a prompt"
+        rows.append(("tokens", f"{prompts['n_tokens']:,}, {lengths}"))
+    if prompts["n_deleted"]:
+        deleted = counted(prompts["n_deleted"], "prompt")
+        rows.append(("deleted", f"{deleted}; 'compact' gives space back"))
+    return rows
+
+
+def _activation_row(item: tuple[str, dict[str, Any]]) -> Row:
+    name, array = item
+    return (
+        name,
+        f"{array['n_prompts']:,}",
+        ", ".join(f"{dim} {array['sizes'].get(dim, '')}".strip() for dim in array["dims"]),
+        _layers(array["layers"]),
+        array["dtype"],
+        human_size(array["dense_bytes"]),
+        human_size(array["stored_bytes"]),
+        str(array["ratio"]),
+    )
+
+
+def _layers(layers: list[int]) -> str:
+    """Layers in few characters: 0-3 where none is missing, 0,2,3 otherwise."""
+    if len(layers) > 1 and layers == list(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]}-{layers[-1]}"
+    return ",".join(map(str, layers))
