@@ -6,6 +6,7 @@ HDF5 sees whole compressed chunks only; its lock is held to move bytes, never to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final
@@ -57,8 +58,8 @@ class PackedLayer:
 
 def pack_layers(
     layout: ArrayLayout, data: Array, spans: Spans, executor: Executor
-) -> list[PackedLayer]:
-    """Compress `data`, one job a layer, and take each prompt's digests on the way.
+) -> list[Future[PackedLayer]]:
+    """Begin to compress `data`, one job a layer, and to take each prompt's digests on the way.
 
     Parameters
     ----------
@@ -70,8 +71,7 @@ def pack_layers(
         Start and stop of each prompt along the growing axis.
     """
     layers = [data[i : i + 1] for i in range(len(data))] if layout.has_layers else [data]
-    jobs = [executor.submit(_pack_layer, layout, layer, spans) for layer in layers]
-    return [job.result() for job in jobs]
+    return [executor.submit(_pack_layer, layout, layer, spans) for layer in layers]
 
 
 def _pack_layer(layout: ArrayLayout, layer: Array, spans: Spans) -> PackedLayer:
@@ -87,18 +87,29 @@ def _pack_layer(layout: ArrayLayout, layer: Array, spans: Spans) -> PackedLayer:
 
 
 def write_layers(
-    dataset: h5py.Dataset, layout: ArrayLayout, start: int, layers: Sequence[PackedLayer]
-) -> None:
-    """Write the chunks of one commit from `start`, a chunk boundary, on; grows the dataset."""
+    dataset: h5py.Dataset, layout: ArrayLayout, start: int, jobs: list[Future[PackedLayer]]
+) -> list[int]:
+    """Write the chunks of one commit from `start`, a chunk boundary, on; grows the dataset.
+
+    A layer is written as soon as it is compressed, while the next ones still are, and then let go.
+
+    Returns
+    -------
+    The checksum of each prompt.
+    """
     axis, length = layout.axis, layout.chunk_length
-    dataset.resize(start + length * len(layers[0].chunks), axis=axis)
+    dataset.resize(start + length * len(jobs[0].result().chunks), axis=axis)
     offset = [0] * len(dataset.shape)
-    for i, layer in enumerate(layers):
+    digests = []
+    for i in range(len(jobs)):
+        layer = jobs.pop(0).result()  # popped, because the chunks are large
         for j, packed in enumerate(layer.chunks):
             if layout.has_layers:
                 offset[0] = i
             offset[axis] = start + j * length
             dataset.id.write_direct_chunk(tuple(offset), packed)
+        digests.append(layer.digests)
+    return [combine_digests(of_prompt) for of_prompt in zip(*digests, strict=True)]
 
 
 @dataclass(frozen=True)

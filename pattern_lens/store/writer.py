@@ -22,7 +22,7 @@ from pattern_lens.errors import (
 from pattern_lens.store.abandon import diverted
 from pattern_lens.store.attributes import read_text
 from pattern_lens.store.block import Block, array_rows, check_block, spans
-from pattern_lens.store.chunks import aligned, combine_digests, pack_layers, write_layers
+from pattern_lens.store.chunks import aligned, pack_layers, write_layers
 from pattern_lens.store.codec import pool
 from pattern_lens.store.create import (
     ROWS_PER_CHUNK,
@@ -57,9 +57,12 @@ from pattern_lens.store.swmr import open_swmr_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from types import TracebackType
 
     import h5py
+
+    from pattern_lens.store.chunks import PackedLayer
 
 __all__ = ["Block", "StoreWriter"]
 
@@ -215,36 +218,47 @@ class StoreWriter:
         self._check(records, blocks)
         if not records:
             return
-        packed = {}
+        jobs = {}
         for name, block in blocks.items():
             layout = self._layouts[name]
-            places = spans(layout, block.sizes)
-            packed[name] = pack_layers(layout, block.data, places, pool())
-        _check_space(
-            self.path, sum(len(c) for p in packed.values() for layer in p for c in layer.chunks)
-        )
+            jobs[name] = pack_layers(layout, block.data, spans(layout, block.sizes), pool())
+        self._check_space(blocks, jobs)
         new = [record for record in records if self.position(record.hash) is None]
         encoded = [record.encoded() for record in new]
         with self._writing():
             prompt_rows = self._append_prompts(new, encoded)
-            starts = {}
-            for name, layers in packed.items():
-                dataset = self._datasets[f"{ACTIVATIONS}/{name}/data"]
-                layout = self._layouts[name]
+            starts, sums = {}, {}
+            for name in blocks:
+                dataset, layout = self._datasets[f"{ACTIVATIONS}/{name}/data"], self._layouts[name]
                 starts[name] = aligned(dataset.shape[layout.axis], layout.chunk_length)
-                write_layers(dataset, layout, starts[name], layers)
+                sums[name] = write_layers(dataset, layout, starts[name], jobs[name])
             self._file.flush()
             if new:
                 self._append_rows("prompts/index", prompt_rows, [record.hash for record in new])
             positions = [self._position(record.hash) for record in records]
             for name, block in blocks.items():
-                sums = [
-                    combine_digests(d)
-                    for d in zip(*(layer.digests for layer in packed[name]), strict=True)
-                ]
-                rows = array_rows(self._layouts[name], positions, block.sizes, starts[name], sums)
+                rows = array_rows(
+                    self._layouts[name], positions, block.sizes, starts[name], sums[name]
+                )
                 self._append_rows(f"{ACTIVATIONS}/{name}/index", rows)
             self._file.flush()
+
+    def _check_space(
+        self, blocks: Mapping[str, Block], jobs: Mapping[str, list[Future[PackedLayer]]]
+    ) -> None:
+        """Raise unless the disk has room; where it is scarce, wait to see how far the values compress."""
+        free = shutil.disk_usage(self.path.parent).free - _SPARE_BYTES
+        if free >= sum(block.data.nbytes for block in blocks.values()):
+            return
+        n_bytes = sum(
+            len(chunk) for some in jobs.values() for job in some for chunk in job.result().chunks
+        )
+        if free < n_bytes:
+            raise DiskFullError(
+                errno.ENOSPC,
+                f"cannot store {n_bytes:,} bytes more in {self.path}: {free + _SPARE_BYTES:,} are free on its disk; "
+                "everything stored before is safe: make room and run again",
+            )
 
     def _check(self, records: Sequence[PromptRecord], blocks: Mapping[str, Block]) -> None:
         """Raise unless the commit can be stored as it is; silent casts would store other values."""
@@ -358,13 +372,3 @@ def _holds(path: Path, file: h5py.File, layout: ArrayLayout) -> bool:
                 f"and this capture gives {getattr(layout, what)!r}; use the same, or capture into another file"
             )
     return True
-
-
-def _check_space(path: Path, n_bytes: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if free < n_bytes + _SPARE_BYTES:
-        raise DiskFullError(
-            errno.ENOSPC,
-            f"cannot store {n_bytes:,} bytes more in {path}: {free:,} are free on its disk; "
-            "everything stored before is safe: make room and run again",
-        )
