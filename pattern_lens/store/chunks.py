@@ -6,7 +6,6 @@ HDF5 sees whole compressed chunks only; its lock is held to move bytes, never to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,7 @@ import xxhash
 from pattern_lens.store.codec import compress, decompress, decompress_rows
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
 
     import h5py
 
