@@ -10,13 +10,11 @@ import os
 import struct
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate
 from typing import Any, Final
 
-import hdf5plugin
 import numpy as np
-from numcodecs import blosc
 
 _NAME: Final = "lz4"
 _LEVEL: Final = 5
@@ -25,15 +23,25 @@ _BLOSC_HEADER_BYTES: Final = 16
 _STORED_AS_IT_IS: Final = 2  # a flag of the chunk's header
 
 
+@cache
+def _blosc() -> Any:
+    """The library, imported when the first chunk comes: it takes a tenth of the time that ours takes."""
+    from numcodecs import blosc
+
+    return blosc
+
+
 def filter_options() -> Any:
     """Keyword arguments of `create_dataset` that name the filter in the file."""
+    import hdf5plugin  # 20 ms, and only those who create a dataset need it
+
     return hdf5plugin.Blosc(cname=_NAME, clevel=_LEVEL, shuffle=hdf5plugin.Blosc.BITSHUFFLE)
 
 
 def compress(chunk: np.ndarray[Any, Any]) -> bytes:
     """One whole chunk, contiguous, as the bytes that lie in the file. Releases the GIL."""
-    packed: bytes = blosc.compress(
-        chunk, _NAME.encode(), _LEVEL, shuffle=blosc.BITSHUFFLE, blocksize=_BLOCK_BYTES
+    packed: bytes = _blosc().compress(
+        chunk, _NAME.encode(), _LEVEL, shuffle=_blosc().BITSHUFFLE, blocksize=_BLOCK_BYTES
     )
     return packed
 
@@ -94,7 +102,7 @@ def _blocks(packed: bytes, first: int, last: int, block_bytes: int, n_bytes: int
 
 def _restore(packed: bytes) -> bytes:
     try:
-        raw: bytes = blosc.decompress(packed)
+        raw: bytes = _blosc().decompress(packed)
     except RuntimeError as err:
         raise ValueError(f"blosc cannot restore the chunk: {err}") from err
     return raw
