@@ -105,15 +105,30 @@ def test_the_demo_stores_and_scores(tmp_path: Path) -> None:
     assert again.induction == result.induction
 
 
-def test_the_demo_names_another_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+BIN = Path(sys.executable).parent
+OTHER_FOLDERS = [
+    folder for folder in os.environ["PATH"].split(os.pathsep) if folder and Path(folder) != BIN
+]
+
+
+def test_the_demo_names_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", os.pathsep.join([str(BIN), *OTHER_FOLDERS]))
     assert main(["demo", "--quiet", "-o", str(tmp_path / "mine.h5")]) == 0
     assert f"try next, in {tmp_path}:\n  pattern-lens info mine.h5\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_active", [True, False], ids=["environment active", "not active"])
 def test_what_it_says_to_try_next_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    is_active: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    folders = [str(BIN), *OTHER_FOLDERS] if is_active else OTHER_FOLDERS
+    monkeypatch.setenv("PATH", os.pathsep.join(folders))
     assert main(["demo", "--quiet"]) == 0
     out = capsys.readouterr().out
     table = r"^{}  {} +(L\dH\d 0\.\d\d  ){{2}}L\dH\d 0\.\d\d$"
@@ -123,17 +138,11 @@ def test_what_it_says_to_try_next_works(
     ):
         assert re.search(table.format(*row), out, re.MULTILINE), row
     steps = out.split("try next, in this folder:\n")[1].splitlines()
-    assert len(steps) >= 4
-    assert {step.split()[0] for step in steps} == {"pattern-lens", "python"}
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    for step in steps:
-        done = subprocess.run(  # noqa: S602 - it is printed to be pasted into a shell
-            step.strip(),
-            shell=True,
-            check=False,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PATH": path},
-        )
-        assert done.returncode == 0, f"{step}\n{done.stderr}"
-        assert done.stdout, step
+    assert (f"  . {BIN / 'activate'}" in steps) != is_active
+    assert {step.split()[0] for step in steps} - {"."} == {"pattern-lens", "python"}
+    # printed to be pasted into one shell
+    script = "\n".join(f"{step.strip()} && echo step {i}" for i, step in enumerate(steps))
+    done = subprocess.run(["sh", "-ec", script], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [f"step {i}" in done.stdout for i in range(len(steps))] == [True] * len(steps)
+    assert done.stdout.count("\n") > 3 * len(steps)

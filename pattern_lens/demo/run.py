@@ -7,7 +7,10 @@ the file.
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -20,7 +23,6 @@ from pattern_lens.store.reader import StoreReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from pattern_lens.activations.capture import CaptureReport
 
@@ -193,7 +195,7 @@ def strongest(scores: Iterable[Array], *, n: int = 3) -> tuple[HeadScore, ...]:
 
 
 def next_steps(file_name: str) -> tuple[str, ...]:
-    """Shell commands that work in the folder of the file."""
+    """Shell commands that work in the folder of the file; the first makes `pattern-lens` known where it is not."""
     name = shlex.quote(file_name)
     opened = f"import pattern_lens as pl; patterns = pl.open_patterns({file_name!r})"
     snippets = (
@@ -201,7 +203,10 @@ def next_steps(file_name: str) -> tuple[str, ...]:
         f"{opened}; print(patterns.sel(layer=1, key=0).mean('query').mean('prompt').values.round(2))",
     )
     model, prompts = (shlex.quote(str(path)) for path in (model_path(), prompts_path()))
+    activate = Path(sys.prefix, "bin", "activate")
+    unknown = shutil.which("pattern-lens") is None and activate.exists()
     return (
+        *([f". {shlex.quote(str(activate))}"] if unknown else []),
         f"pattern-lens info {name}",
         f"pattern-lens verify {name}",
         *(f'python -c "{snippet}"' for snippet in snippets),
