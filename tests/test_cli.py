@@ -1,5 +1,6 @@
 """The command line: what each command prints, its exit status, and how it ends when it is told to."""
 
+import functools
 import json
 import os
 import signal
@@ -481,7 +482,14 @@ def many_prompts(tmp_path: Path) -> Path:
 def ended_by(signum: int, argv: list[str], target: Path) -> tuple[int, str, int]:
     """Exit status, standard error and number of prompts with values of a capture that got a signal."""
     command = [sys.executable, "-m", "pattern_lens", *argv]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # where the tests run in the background, the shell has them, and so their children, ignore SIGINT
+    default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default,  # noqa: PLW1509
+    ) as process:
         while process.poll() is None:
             time.sleep(0.01)
             if target.exists() and n_with_values(target) >= 4:
