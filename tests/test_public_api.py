@@ -48,6 +48,7 @@ ORDER = [
     {"patterns", "activations"},
     {"measures"},
     {"figures"},
+    {"figure_util", "attn_figure_funcs"},
     {"demo", "testing"},
     {"cli"},
     {"__main__"},
