@@ -145,7 +145,7 @@ class Sweep:
             self._read(path, [*acknowledged, *lines])
             prompts = {i for batch in self.writer.BATCHES + self.writer.LATER for i in batch}
             prompts.remove(self.writer.DOOMED)
-            self._read(path, [f"{name} {i}" for name in self.writer.LAYOUTS for i in prompts])
+            self._read(path, [f"{name} {i}" for name in self.writer.STORED for i in prompts])
             left = {p.name for p in path.parent.iterdir()} - {path.name, f".{path.name}.lock"}
             require(that=not left, else_say=f"left behind: {left}")
             require(that=time.monotonic() - start < PATIENCE_SECONDS, else_say="took too long")

@@ -113,6 +113,25 @@ class UnknownActivationError(StoreError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class UnknownResultError(StoreError, KeyError):
+    """A result that the file does not hold."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class ResultMismatchError(StoreError, ValueError):
+    """Values that do not fit a result stored under the same name, or that cannot be stored as a result."""
+
+
+class MapFailedError(PatternLensError, RuntimeError):
+    """A function that could not be mapped: it fails wherever it was tried, or there is nothing to map it over."""
+
+
+class MapWarning(UserWarning):
+    """Some prompts or figures of a map failed; the rest is there."""
+
+
 # --- figures -----------------------------------------------------------------------------------
 
 
@@ -160,3 +179,34 @@ class NoFigureError(PatternLensError, RuntimeError):
 
 class FigureTooLargeError(PatternLensError, RuntimeError):
     """A figure function that drew more bytes for one head than is allowed."""
+
+
+class FigureFailedError(PatternLensError, RuntimeError):
+    """A figure that is not there, because the function that was to draw it raised an error."""
+
+
+class ForeignFolderError(PatternLensError, FileExistsError):
+    """A folder to export to, in which there are files that no export made."""
+
+
+# --- mapping -----------------------------------------------------------------------------------
+
+
+class MapOptionError(PatternLensError, ValueError):
+    """Ways to run a map that exclude each other, or a number that makes no sense."""
+
+
+class FunctionNotSentError(PatternLensError, TypeError):
+    """A function, or what it is to work on, that cannot be sent to a worker or not be loaded there."""
+
+
+class WorkerStartError(PatternLensError, RuntimeError):
+    """A worker process that ended before it could begin."""
+
+
+class NoWorkersError(PatternLensError, TimeoutError):
+    """A cluster without workers."""
+
+
+class ClusterLostError(PatternLensError, ConnectionError):
+    """A cluster that cannot be reached, or was lost on the way."""

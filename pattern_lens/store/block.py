@@ -41,8 +41,10 @@ def check_block(layout: ArrayLayout, block: Block, n_records: int) -> None:
             f"cannot store {layout.name!r}: expected sizes of {n_records} prompts, got {len(block.sizes)}"
         )
     for size in block.sizes:
-        if (layout.packing == "triangle" and size[0] != size[1]) or (
-            layout.packing == "line" and size[1] != 1
+        if (
+            (layout.packing == "triangle" and size[0] != size[1])
+            or (layout.packing == "line" and size[1] != 1)
+            or (layout.packing == "single" and size != (1, 1))
         ):
             raise DimensionError(
                 f"cannot store {layout.name!r}: sizes {size} do not fit a {layout.packing}"

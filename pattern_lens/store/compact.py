@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import starmap
 from pathlib import Path
@@ -24,11 +24,14 @@ from tqdm import tqdm
 import pattern_lens
 from pattern_lens.errors import DamagedFileError, DiskFullError, FormatTooNewError
 from pattern_lens.store.attributes import as_text, write_text
+from pattern_lens.store.create import FIGURES
 from pattern_lens.store.handles import recover, shut_out_readers, suspend_readers
 from pattern_lens.store.header import Header
+from pattern_lens.store.layout import ACTIVATIONS, RESULTS
 from pattern_lens.store.lock import WriterLock, sidecar
 from pattern_lens.store.prompt_table import PromptRecord
-from pattern_lens.store.reader import ACTIVATIONS, StoreReader
+from pattern_lens.store.reader import StoreReader
+from pattern_lens.store.rows import NO_PROMPT
 from pattern_lens.store.verify import damaged_prompts, element_bytes, read_run, runs, verify
 from pattern_lens.store.writer import Block, StoreWriter
 from pattern_lens.wording import counted
@@ -37,12 +40,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pattern_lens.store.chunks import Array
+    from pattern_lens.store.figures import FigureRecord
     from pattern_lens.store.reader import StoredArray
 
 _BATCH_BYTES: Final = 64 << 20
 _BATCH_PROMPTS: Final = 4096
+_BATCH_FIGURES: Final = 65_536
 _SPARE_BYTES: Final = 8 << 20
-_ROOT_OBJECTS: Final = frozenset({"model", "tokenizer", "prompts", ACTIVATIONS})
+_ROOT_OBJECTS: Final = frozenset({"model", "tokenizer", "prompts", ACTIVATIONS, RESULTS, FIGURES})
 _OWN_ATTRIBUTES: Final = frozenset({"format", "format_version", "file_id"})
 
 
@@ -176,12 +181,14 @@ def _rewrite(target: Path, unfinished: Path, *, progress: bool) -> int:
     """Write the new file; returns the number of its prompts."""
     with _reading(target) as reader:
         _check_known(reader)
-        arrays = {name: reader.array(name) for name in reader.names()}
+        arrays = {(array := reader.stored(g)).layout.key: array for g in reader.groups()}
         _check_space(reader, arrays)
         header = Header(reader.model, reader.vocab)
         layouts = [array.layout for array in arrays.values()]
         with (
-            StoreWriter(unfinished, header, layouts) as writer,
+            StoreWriter(
+                unfinished, header, layouts, figures=len(reader.figures.rows) > 0
+            ) as writer,
             tqdm(
                 total=len(reader.prompts), desc="compacting", unit="prompt", disable=not progress
             ) as bar,
@@ -194,6 +201,8 @@ def _rewrite(target: Path, unfinished: Path, *, progress: bool) -> int:
                 blocks = {name: _block(reader, arrays[name], positions) for name in names}
                 writer.commit(_records(reader, positions), blocks)
                 bar.update(len(positions))
+            for figures in _figures(reader):
+                writer.commit_computed([], {}, _moved(figures, reader, writer))
         _carry_attributes(unfinished, reader.root)
         return len(reader.prompts)
 
@@ -210,11 +219,11 @@ def _reading(path: Path) -> Iterator[StoreReader]:
 def _check_known(reader: StoreReader) -> None:
     with reader.handle.open() as file:
         unknown = [name for name in file if name not in _ROOT_OBJECTS]
-        groups = file[ACTIVATIONS]
         unknown += [
-            f"{ACTIVATIONS}/{name}"
-            for name, group in groups.items()
-            if as_text(group.attrs.get("kind")) != "activation"
+            f"{section}/{name}"
+            for section in (ACTIVATIONS, RESULTS)
+            for name, group in file.get(section, {}).items()
+            if as_text(group.attrs.get("kind")) != section.removesuffix("s")
             or int(group.attrs.get("version", 0)) > 1
         ]
     if unknown:
@@ -233,6 +242,7 @@ def _check_space(reader: StoreReader, arrays: dict[str, StoredArray]) -> None:
         live = sum(array.layout.length(*array.sizes(row)) for row in range(len(array)))
         needed += int(array.stored_bytes() * min(1.0, live / max(extent, 1)))
         needed += array.rows.nbytes
+    needed += reader.figures.rows.nbytes + int(reader.figures.rows["size"].sum(dtype=np.int64))
     rows = reader.prompts.rows[reader.prompts.positions]
     sizes = ("hash_size", "text_size", "meta_size")
     needed += rows.nbytes + sum(int(rows[name].sum(dtype=np.int64)) for name in sizes)
@@ -293,6 +303,37 @@ def _block(reader: StoreReader, array: StoredArray, positions: Sequence[int]) ->
                 "'pattern-lens verify' names the prompts: capture them again, or delete them"
             ) from err
     return Block([array.sizes(row) for row in rows], np.concatenate(parts, axis=array.layout.axis))
+
+
+def _figures(reader: StoreReader) -> Iterator[list[FigureRecord]]:
+    """Figures of prompts that exist, as many at a time as fit in memory."""
+    table = reader.figures
+    batch: list[FigureRecord] = []
+    size = 0
+    known = np.append(reader.prompts.positions.astype(np.uint64), np.uint64(NO_PROMPT))
+    for row in table.rows[np.isin(table.rows["prompt"], known)]:
+        try:
+            record = table.record(row)
+        except DamagedFileError as err:
+            raise DamagedFileError(
+                f"cannot compact {reader.path}: {err}; 'pattern-lens verify' names the prompts"
+            ) from err
+        if batch and (size + len(record.data) > _BATCH_BYTES or len(batch) == _BATCH_FIGURES):
+            yield batch
+            batch, size = [], 0
+        batch.append(record)
+        size += len(record.data)
+    if batch:
+        yield batch
+
+
+def _moved(
+    figures: list[FigureRecord], reader: StoreReader, writer: StoreWriter
+) -> list[FigureRecord]:
+    """The figures with the positions that their prompts have in the new file."""
+    old = [one.prompt for one in figures if one.prompt is not None]
+    new = dict(zip(old, map(writer.position, reader.prompts.hashes(old)), strict=True))
+    return [one if one.prompt is None else replace(one, prompt=new[one.prompt]) for one in figures]
 
 
 def _records(reader: StoreReader, positions: Sequence[int]) -> list[PromptRecord]:

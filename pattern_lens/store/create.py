@@ -18,9 +18,9 @@ from pattern_lens.store.attributes import write_text
 from pattern_lens.store.codec import filter_options
 from pattern_lens.store.handles import FORMAT, FORMAT_VERSION
 from pattern_lens.store.journal import discard_journal
+from pattern_lens.store.layout import ACTIVATIONS
 from pattern_lens.store.lock import sidecar
-from pattern_lens.store.reader import ACTIVATIONS
-from pattern_lens.store.rows import ARRAY_ROW, PROMPT_ROW
+from pattern_lens.store.rows import ARRAY_ROW, FIGURE_ROW, PROMPT_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_CHUNK: Final = 2048
 _STREAM_CHUNK_BYTES: Final = 32 * 1024
+_FIGURE_CHUNK_BYTES: Final = 256 * 1024
+FIGURES: Final = "figures"
 _FULL: Final = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -62,7 +64,7 @@ def _image(path: Path, header: Header, layouts: Sequence[ArrayLayout]) -> bytes:
         _create_stream(file, "prompts/token_id", np.dtype("<i4"), _STREAM_CHUNK_BYTES // 4)
         file.create_group(ACTIVATIONS)
         for layout in layouts:
-            create_activation(file, layout)
+            create_array(file, layout)
         file.flush()
         return bytes(file.id.get_file_image())
 
@@ -83,10 +85,10 @@ def _create_stream(file: h5py.File, name: str, dtype: np.dtype[Any], chunk: int)
     file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(chunk,), dtype=dtype)
 
 
-def create_activation(file: h5py.File, layout: ArrayLayout) -> None:
-    """Make the group of one activation, empty."""
-    group = file.create_group(f"{ACTIVATIONS}/{layout.name}")
-    write_text(group.attrs, "kind", "activation")
+def create_array(file: h5py.File, layout: ArrayLayout) -> None:
+    """Make the group of one activation or result, empty."""
+    group = file.create_group(layout.group)
+    write_text(group.attrs, "kind", layout.section.removesuffix("s"))
     group.attrs["version"] = 1
     write_text(group.attrs, "spec", layout.to_json())
     maxshape: list[int | None] = list(layout.stored_shape(0))
@@ -100,6 +102,15 @@ def create_activation(file: h5py.File, layout: ArrayLayout) -> None:
         **filter_options(),
     )
     _create_stream(file, f"{group.name}/index", ARRAY_ROW, ROWS_PER_CHUNK)
+
+
+def create_figures(file: h5py.File) -> None:
+    """Make the room of all figures, empty."""
+    group = file.create_group(FIGURES)
+    write_text(group.attrs, "kind", "figures")
+    group.attrs["version"] = 1
+    _create_stream(file, f"{FIGURES}/index", FIGURE_ROW, ROWS_PER_CHUNK)
+    _create_stream(file, f"{FIGURES}/data", np.dtype("u1"), _FIGURE_CHUNK_BYTES)
 
 
 @contextmanager

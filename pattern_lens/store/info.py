@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pattern_lens.store.reader import StoreReader
-from pattern_lens.store.rows import is_blank
+from pattern_lens.store.rows import FAILED, NO_PROMPT, is_blank
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pattern_lens.store.figures import FigureTable
     from pattern_lens.store.prompt_table import PromptTable
     from pattern_lens.store.reader import StoredArray
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Model, prompts and activations of a file.
+    """Model, prompts, activations, results and figures of a file.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     A JSON-able object: ``path``, ``size_bytes``, ``format_version``, ``created_utc``, ``created_by``, ``file_id``,
-    ``model`` (the object of ``/model``), ``prompts`` (counts) and ``activations`` by name.
+    ``model`` (the object of ``/model``), ``prompts`` (counts), ``activations``, ``results`` and ``figures`` by name.
 
     Raises
     ------
@@ -38,6 +39,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     reader = StoreReader(path)
     try:
         arrays = {name: reader.array(name) for name in reader.names()}
+        results = {name: reader.result(name) for name in reader.result_names()}
         root = {str(key): _plain(value) for key, value in reader.root.items()}
         return {
             "path": str(reader.path),
@@ -45,7 +47,9 @@ def describe(path: str | Path) -> dict[str, Any]:
             **root,
             "model": dict(reader.model),
             "prompts": _prompts(reader.prompts),
-            "activations": {name: _activation(array) for name, array in arrays.items()},
+            "activations": {name: _array(array) for name, array in arrays.items()},
+            "results": {name: _array(array) for name, array in results.items()},
+            "figures": _figures(reader.figures),
         }
     finally:
         reader.close()
@@ -69,7 +73,7 @@ def _prompts(table: PromptTable) -> dict[str, Any]:
     }
 
 
-def _activation(array: StoredArray) -> dict[str, Any]:
+def _array(array: StoredArray) -> dict[str, Any]:
     layout = array.layout
     fixed = math.prod(layout.sizes[dim] for dim in layout.dims if dim not in layout.ragged)
     sizes = array.rows["size0"].astype(np.int64) * array.rows["size1"].astype(np.int64)
@@ -86,3 +90,19 @@ def _activation(array: StoredArray) -> dict[str, Any]:
         "stored_bytes": stored_bytes,
         "ratio": round(dense_bytes / stored_bytes, 2) if stored_bytes else None,
     }
+
+
+def _figures(table: FigureTable) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name in table.names:
+        rows = table.of(name)
+        failed = (rows["flags"] & FAILED) != 0
+        kinds = np.unique(rows["kind"][~failed]).tolist()
+        found[name] = {
+            "n_figures": int((~failed).sum()),
+            "n_failures": int(failed.sum()),
+            "n_prompts": len(np.unique(rows["prompt"][rows["prompt"] != NO_PROMPT])),
+            "formats": sorted({table.kinds[kind]["format"] for kind in kinds}),
+            "stored_bytes": int(rows["size"].sum(dtype=np.int64)),
+        }
+    return found

@@ -1,4 +1,4 @@
-"""How one activation lies in the file: dims, packing, dtype, chunks (docs/format.md, "Activations").
+"""How one activation or result lies in the file: dims, packing, dtype, chunks (docs/format.md).
 
 Every ragged kind goes through this description; nothing else in the store knows what a pattern is.
 """
@@ -18,26 +18,30 @@ from pattern_lens.names import LAYER, RAGGED_DIMS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Packing = Literal["triangle", "rectangle", "line"]
+Packing = Literal["triangle", "rectangle", "line", "single"]
+
+ACTIVATIONS: Final = "activations"
+RESULTS: Final = "results"
 
 _CHUNK_BYTES: Final = 256 * 1024
+_SINGLE_BYTES: Final = 64 * 1024
 _CHUNK_ELEMENTS: Final = 4096
 
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Dims, packing and dtype of one stored activation.
+    """Dims, packing and dtype of one stored activation or result.
 
     Parameters
     ----------
     name
-        Short name; the group's name under ``/activations``.
+        Short name; the group's name under ``/activations`` or ``/results``.
     dims
         Dims of the array for one prompt; ragged dims stand side by side.
     sizes
         Size of each dim that is not ragged, by name.
     packing
-        ``triangle`` (causal query x key), ``rectangle`` (query x key) or ``line`` (one ragged dim).
+        ``triangle`` (causal query x key), ``rectangle`` (two ragged dims), ``line`` (one) or ``single`` (none).
     dtype
         Numpy name of the values, or ``bfloat16``.
     layers, hooks
@@ -46,6 +50,12 @@ class ArrayLayout:
         What stands above the diagonal of a triangle.
     origin
         JSON-able record of how the values came about.
+    section
+        ``activations`` or ``results``.
+    ragged_dims
+        Dims whose size differs from prompt to prompt; those of `RAGGED_DIMS` where it is None.
+    labels
+        Of a result: labels of its other dims, and coordinates without a dim.
     """
 
     name: str
@@ -58,21 +68,36 @@ class ArrayLayout:
     fill_value: float = 0.0
     units: str = ""
     origin: Mapping[str, Any] = field(default_factory=dict)
+    section: str = ACTIVATIONS
+    ragged_dims: tuple[str, ...] | None = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def ragged(self) -> tuple[str, ...]:
         """The ragged dims, in order."""
+        if self.ragged_dims is not None:
+            return self.ragged_dims
         return tuple(dim for dim in self.dims if dim in RAGGED_DIMS)
+
+    @property
+    def key(self) -> str:
+        """What a commit calls it: the name of an activation, ``results/{name}`` of a result."""
+        return self.name if self.section == ACTIVATIONS else self.group
+
+    @property
+    def group(self) -> str:
+        """Path of its group in the file."""
+        return f"{self.section}/{self.name}"
 
     @cached_property
     def axis(self) -> int:
         """Where the growing axis stands in the stored dataset."""
-        return next(i for i, dim in enumerate(self.dims) if dim in RAGGED_DIMS)
+        return self.dims.index(self.ragged[0]) if self.ragged else 0
 
     @cached_property
     def has_layers(self) -> bool:
-        """Whether the first axis is the layer."""
-        return self.dims[0] == LAYER
+        """Whether the first axis is the layer, and layers lie apart."""
+        return self.packing != "single" and self.dims[0] == LAYER
 
     @cached_property
     def n_layers(self) -> int:
@@ -101,16 +126,19 @@ class ArrayLayout:
         return tuple(ragged[dim] if dim in ragged else self.sizes[dim] for dim in self.dims)
 
     def length(self, size0: int, size1: int) -> int:
-        """Elements that one prompt takes along the growing axis."""
+        """Elements that one prompt takes along the growing axis; its sizes are 1 where it has no such dim."""
         if self.packing == "triangle":
             return size0 * (size0 + 1) // 2
         return size0 * size1
 
     @cached_property
     def chunk_length(self) -> int:
-        """Elements of one chunk along the growing axis: at most 4096 and about 256 KiB."""
+        """Elements of one chunk along the growing axis: at most 4096 and about 256 KiB (64 for whole arrays)."""
         slab = math.prod(self.stored_shape(1)) // self.n_layers * self.stored_dtype.itemsize
-        fit = max(_CHUNK_BYTES // max(slab, 1), 16)
+        if self.packing == "single":
+            fit = max(_SINGLE_BYTES // max(slab, 1), 1)
+        else:
+            fit = max(_CHUNK_BYTES // max(slab, 1), 16)
         return int(min(_CHUNK_ELEMENTS, 2 ** (fit.bit_length() - 1)))
 
     @cached_property
@@ -118,6 +146,11 @@ class ArrayLayout:
         """HDF5 chunk shape: one layer, all of the other fixed dims."""
         shape = self.stored_shape(self.chunk_length)
         return (1, *shape[1:]) if self.has_layers else shape
+
+    def differs_in(self, other: ArrayLayout) -> str | None:
+        """The first thing in which values of the two cannot be stored together, or None."""
+        parts = ("dims", "ragged", "sizes", "labels", "packing", "dtype", "layers", "hooks")
+        return next((one for one in parts if getattr(self, one) != getattr(other, one)), None)
 
     def to_json(self) -> str:
         """The `spec` attribute of the activation's group."""
@@ -133,13 +166,19 @@ class ArrayLayout:
             "units": self.units,
             "origin": dict(self.origin),
         }
+        if self.section == RESULTS:
+            spec |= {"ragged": self.ragged, "labels": dict(self.labels)}
         return json.dumps(spec)
 
     @classmethod
-    def from_json(cls, text: str) -> ArrayLayout:
+    def from_json(cls, text: str, *, section: str = ACTIVATIONS) -> ArrayLayout:
         """The layout that a group's `spec` attribute describes."""
         spec = json.loads(text)
+        ragged = spec.get("ragged")
         return cls(
+            section=section,
+            ragged_dims=None if ragged is None else tuple(ragged),
+            labels=spec.get("labels", {}),
             name=spec["name"],
             dims=tuple(spec["dims"]),
             sizes=spec["sizes"],

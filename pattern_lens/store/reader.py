@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pattern_lens.errors import DamagedFileError, UnknownActivationError
+from pattern_lens.errors import DamagedFileError, UnknownActivationError, UnknownResultError
 from pattern_lens.store.attributes import as_text, read_text
 from pattern_lens.store.chunks import (
     Array,
@@ -20,9 +20,10 @@ from pattern_lens.store.chunks import (
     read_span,
 )
 from pattern_lens.store.codec import pool
+from pattern_lens.store.figures import FigureTable
 from pattern_lens.store.handles import ReadHandle
 from pattern_lens.store.header import read_model, read_vocab
-from pattern_lens.store.layout import ArrayLayout
+from pattern_lens.store.layout import ACTIVATIONS, RESULTS, ArrayLayout
 from pattern_lens.store.packing import triangle_length, unpack_rows
 from pattern_lens.store.prompt_table import PromptTable
 from pattern_lens.store.rows import ARRAY_ROW, Rows, newest, read_rows
@@ -32,15 +33,16 @@ if TYPE_CHECKING:
 
     import h5py
 
-ACTIVATIONS: Final = "activations"
 T = TypeVar("T")
 
 
 class StoredArray:
-    """One activation of a file; its index is read when it is first asked for.
+    """One activation or result of a file; its index is read when it is first asked for.
 
     Parameters
     ----------
+    group
+        Path of its group.
     n_prompts
         Length of the prompt table where that was read already; what was stored since is left out.
 
@@ -56,16 +58,17 @@ class StoredArray:
     """
 
     def __init__(
-        self, handle: ReadHandle, name: str, n_prompts: Callable[[], int | None] = lambda: None
+        self, handle: ReadHandle, group: str, n_prompts: Callable[[], int | None] = lambda: None
     ) -> None:
         self._handle = handle
-        self.group = f"{ACTIVATIONS}/{name}"
+        self.group = group
         self._n_prompts = n_prompts
         self._cached: tuple[h5py.File, h5py.Dataset] | None = None
         self.layout = handle.read(self._read_layout)
 
     def _read_layout(self, file: h5py.File) -> ArrayLayout:
-        return ArrayLayout.from_json(read_text(file[self.group], "spec"))
+        section = self.group.partition("/")[0]
+        return ArrayLayout.from_json(read_text(file[self.group], "spec"), section=section)
 
     @cached_property
     def rows(self) -> Rows:
@@ -202,6 +205,8 @@ class StoredArray:
         layout = self.layout
         if layout.packing == "line":
             return values
+        if layout.packing == "single":
+            return values.squeeze(values.ndim - len(layout.dims) - 1)
         if layout.packing == "triangle":
             return unpack_rows(values, first, last, size1, layout.fill_value)
         axis = values.ndim - (len(layout.dims) - len(layout.ragged) - layout.axis) - 1
@@ -250,6 +255,11 @@ class StoreReader:
         return PromptTable(self.handle)
 
     @cached_property
+    def figures(self) -> FigureTable:
+        """The figures at the moment of their first use."""
+        return FigureTable(self.handle)
+
+    @cached_property
     def model(self) -> dict[str, Any]:
         """Where the numbers come from: the JSON object of ``/model``."""
         return self._read(read_model)
@@ -271,6 +281,15 @@ class StoreReader:
         """Short names of the stored activations."""
         return self._read(lambda file: sorted(file.get(ACTIVATIONS, ())))
 
+    def result_names(self) -> list[str]:
+        """Names of the stored results."""
+        return self._read(lambda file: sorted(file.get(RESULTS, ())))
+
+    def groups(self) -> list[str]:
+        """Paths of all activations and results."""
+        names = {ACTIVATIONS: self.names(), RESULTS: self.result_names()}
+        return [f"{section}/{name}" for section, found in names.items() for name in found]
+
     def array(self, name: str) -> StoredArray:
         """A stored activation by short name.
 
@@ -279,18 +298,41 @@ class StoreReader:
         UnknownActivationError
             The file does not hold it; the message lists what it holds.
         """
-        if name not in self._arrays:
-            try:
-                self._arrays[name] = StoredArray(self.handle, name, self._n_prompts)
-            except KeyError:
-                held = self.names()
-                if name in held:
-                    raise
-                raise UnknownActivationError(
-                    f"no activation {name!r} in {self.path}: it holds {', '.join(held) or 'none'}; "
-                    f"capture it with names=({name!r},)"
-                ) from None
-        return self._arrays[name]
+        try:
+            return self.stored(f"{ACTIVATIONS}/{name}")
+        except KeyError:
+            held = self.names()
+            if name in held:
+                raise
+            raise UnknownActivationError(
+                f"no activation {name!r} in {self.path}: it holds {', '.join(held) or 'none'}; "
+                f"capture it with names=({name!r},)"
+            ) from None
+
+    def result(self, name: str) -> StoredArray:
+        """A stored result by name.
+
+        Raises
+        ------
+        UnknownResultError
+            The file does not hold it; the message lists what it holds.
+        """
+        try:
+            return self.stored(f"{RESULTS}/{name}")
+        except KeyError:
+            held = self.result_names()
+            if name in held:
+                raise
+            raise UnknownResultError(
+                f"no result {name!r} in {self.path}: it holds {', '.join(held) or 'none'}; "
+                f"store one with patterns.map(function, name={name!r})"
+            ) from None
+
+    def stored(self, group: str) -> StoredArray:
+        """An activation or result by the path of its group; KeyError where there is none."""
+        if group not in self._arrays:
+            self._arrays[group] = StoredArray(self.handle, group, self._n_prompts)
+        return self._arrays[group]
 
     def _n_prompts(self) -> int | None:
         table: PromptTable | None = self.__dict__.get("prompts")
@@ -306,7 +348,8 @@ class StoreReader:
 
     def refresh(self) -> None:
         """Forget what was read, so that the next read sees what was stored since."""
-        self.__dict__.pop("prompts", None)
+        for name in ("prompts", "figures"):
+            self.__dict__.pop(name, None)
         self._arrays.clear()
         self.handle.suspend()
 

@@ -40,8 +40,31 @@ ARRAY_ROW: Final = np.dtype(
     ]
 )
 
+FIGURE_ROW: Final = np.dtype(
+    [
+        ("prompt", "<u8"),
+        ("start", "<u8"),
+        ("size", "<u4"),
+        ("kind", "<u4"),
+        ("layer", "<u4"),
+        ("head", "<u4"),
+        ("flags", "<u4"),
+        ("pad", "<u4"),
+        ("checksum", "<u8"),
+        ("seal", "<u8"),
+    ]
+)
+
+NONE: Final = 2**32 - 1
+"""No layer, no head; as `kind`: a description."""
+
+NO_PROMPT: Final = 2**64 - 1
+"""As `prompt` of a figure: all prompts, or a description."""
+
 TRUNCATED: Final = 1
 BOS_PREPENDED: Final = 2
+FAILED: Final = 1
+WITHDRAWN: Final = 2
 
 _SEAL_START: Final = np.uint64(0x9E3779B97F4A7C15)
 _SEAL_FACTOR: Final = np.uint64(0xD6E8FEB86659FD93)

@@ -15,17 +15,20 @@ import numpy as np
 from tqdm import tqdm
 
 from pattern_lens.errors import DamagedFileError
+from pattern_lens.names import head_label
 from pattern_lens.store.chunks import Array, Selection, combine_digests, digest_slab, read_span
 from pattern_lens.store.codec import pool
+from pattern_lens.store.create import FIGURES
 from pattern_lens.store.prompt_table import hash_key
 from pattern_lens.store.reader import StoreReader
-from pattern_lens.store.rows import Rows, is_blank, is_valid
+from pattern_lens.store.rows import NO_PROMPT, NONE, Rows, is_blank, is_valid
 from pattern_lens.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from pattern_lens.store.figures import FigureTable
     from pattern_lens.store.layout import ArrayLayout
     from pattern_lens.store.prompt_table import PromptTable
     from pattern_lens.store.reader import StoredArray
@@ -43,7 +46,8 @@ class Damage:
     prompt
         Hash of the prompt that it concerns, or None where that cannot be told.
     activation
-        Name of the activation, or None where the prompt itself is damaged.
+        Name of the activation, result (``results/name``) or figure (``figures/name``); None where the prompt itself
+        is damaged.
     what
         What is wrong, in words.
     """
@@ -68,7 +72,7 @@ class VerifyReport:
     n_prompts, n_deleted
         Prompts in the file, and rows of deleted ones.
     n_values
-        Prompts with values, by activation.
+        Prompts with values, by activation and ``results/name``; number of figures under ``figures``.
     n_torn
         Rows that an interrupted run left half written; the next writer clears them.
     damaged
@@ -118,18 +122,21 @@ def verify(path: str | Path, *, progress: bool = True) -> VerifyReport:
     reader = StoreReader(path)
     try:
         # A prompt's row is written before its values' rows: read in the other order, none is missed.
-        arrays = {name: reader.array(name) for name in reader.names()}
-        total = sum(map(len, arrays.values())) + len(reader.prompts)
+        arrays = {(array := reader.stored(g)).layout.key: array for g in reader.groups()}
+        figures = reader.figures
+        total = sum(map(len, arrays.values())) + len(figures.rows) + len(reader.prompts)
         with tqdm(total=total, desc="verifying", unit="row", disable=not progress) as bar:
             check = _Check(reader, bar)
             check.prompts()
             for name, array in arrays.items():
                 check.array(name, array)
+            check.figures(figures)
+        held = {FIGURES: len(figures.rows)} if len(figures.rows) else {}
         return VerifyReport(
             path=reader.path,
             n_prompts=len(reader.prompts),
             n_deleted=int(is_blank(reader.prompts.rows).sum()),
-            n_values={name: len(array) for name, array in arrays.items()},
+            n_values={name: len(array) for name, array in arrays.items()} | held,
             n_torn=check.n_torn,
             damaged=tuple(check.damaged),
             seconds=time.monotonic() - started,
@@ -187,9 +194,30 @@ class _Check:
                 self._blame(array, row, "its values do not have their checksum")
             self.bar.update(len(run))
 
+    def figures(self, table: FigureTable) -> None:
+        """Seals of the figures' rows, and checksums of their bytes."""
+        for row in self._damaged_rows(table.all_rows):
+            what = f"row {row} of /{FIGURES}/index is damaged"
+            self.damaged.append(Damage(None, FIGURES, what))
+        for place in table.damaged_descriptions():
+            what = f"the description in row {place} of /{FIGURES}/index does not have its checksum"
+            self.damaged.append(Damage(None, FIGURES, what))
+        for found in table.rows:
+            if not table.is_intact(found):
+                self.damaged.append(self._damaged_figure(table, found))
+            self.bar.update(1)
+
+    def _damaged_figure(self, table: FigureTable, found: Any) -> Damage:
+        layer, head = int(found["layer"]), int(found["head"])
+        where = "" if NONE in (layer, head) else f" of {head_label(layer, head)}"
+        name = f"{FIGURES}/{table.kinds[int(found['kind'])]['name']}"
+        what = f"the bytes{where} do not have their checksum"
+        prompt = int(found["prompt"])
+        return Damage(None if prompt == NO_PROMPT else self._name(prompt), name, what)
+
     def _blame(self, array: StoredArray, row: int, what: str) -> None:
         prompt = self._name(int(array.rows[row]["prompt"]))
-        self.damaged.append(Damage(prompt, array.layout.name, what))
+        self.damaged.append(Damage(prompt, array.layout.key, what))
 
     def _damaged_rows(self, rows: Rows) -> list[int]:
         """Rows that are neither valid, deleted nor cut off by a crash; counts the last kind."""

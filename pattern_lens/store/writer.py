@@ -14,44 +14,37 @@ import numpy as np
 
 from pattern_lens.errors import (
     DiskFullError,
-    ModelMismatchError,
     PromptError,
     StoreError,
     UnknownActivationError,
 )
 from pattern_lens.store.abandon import diverted
-from pattern_lens.store.attributes import read_text
+from pattern_lens.store.adding import add_missing
+from pattern_lens.store.append import append, append_figures, append_prompts
 from pattern_lens.store.block import Block, array_rows, check_block, spans
 from pattern_lens.store.chunks import aligned, pack_layers, write_layers
 from pattern_lens.store.codec import pool
 from pattern_lens.store.create import (
+    FIGURES,
     ROWS_PER_CHUNK,
-    create_activation,
     create_file,
     explain_writing,
 )
+from pattern_lens.store.figures import FigureRecord, FigureTable
 from pattern_lens.store.handles import (
     check_is_hdf5,
-    explain_reading,
     forbid_reading,
-    open_for_reading,
     recover,
     shut_out_readers,
     suspend_readers,
 )
-from pattern_lens.store.header import Header, check_same_model, read_model
-from pattern_lens.store.journal import transaction
-from pattern_lens.store.layout import ArrayLayout
+from pattern_lens.store.layout import ACTIVATIONS, RESULTS, ArrayLayout
 from pattern_lens.store.lock import WriterLock
-from pattern_lens.store.prompt_table import PromptRecord, hash_key, record_checksum
-from pattern_lens.store.reader import ACTIVATIONS, StoreReader
+from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.rows import (
-    BOS_PREPENDED,
-    PROMPT_ROW,
-    TRUNCATED,
+    NONE,
     is_blank,
     is_valid,
-    seal,
 )
 from pattern_lens.store.swmr import open_swmr_writer
 
@@ -63,6 +56,8 @@ if TYPE_CHECKING:
     import h5py
 
     from pattern_lens.store.chunks import PackedLayer
+    from pattern_lens.store.header import Header
+    from pattern_lens.store.prompt_table import PromptRecord
 
 __all__ = ["Block", "StoreWriter"]
 
@@ -79,7 +74,9 @@ class StoreWriter:
     header
         Model and vocabulary; what the file says of its model must be the same.
     layouts
-        Activations that will be written; those that the file lacks are added.
+        Activations and results that will be written; those that the file lacks are added.
+    figures
+        Whether figures will be written.
 
     Raises
     ------
@@ -88,7 +85,12 @@ class StoreWriter:
     """
 
     def __init__(
-        self, path: str | Path, header: Header | None, layouts: Sequence[ArrayLayout] = ()
+        self,
+        path: str | Path,
+        header: Header | None,
+        layouts: Sequence[ArrayLayout] = (),
+        *,
+        figures: bool = False,
     ) -> None:
         self.path = Path(path).expanduser().resolve()
         self._lock = WriterLock(self.path)
@@ -97,37 +99,30 @@ class StoreWriter:
         try:
             with shut_out_readers(self.path), explain_writing(self.path):
                 suspend_readers(self.path)
-                self._prepare(header, layouts)
+                self._prepare(header, layouts, figures=figures)
         except BaseException:
             self._let_go()
             self._lock.release()
             raise
 
-    def _prepare(self, header: Header | None, layouts: Sequence[ArrayLayout]) -> None:
+    def _prepare(
+        self, header: Header | None, layouts: Sequence[ArrayLayout], *, figures: bool
+    ) -> None:
         if not self.path.exists():
             if header is None:
                 raise FileNotFoundError(f"cannot write to {self.path}: there is no such file")
             create_file(self.path, header, layouts)
         check_is_hdf5(self.path)
         recover(self.path)
-        self._add_missing(header, layouts)
+        add_missing(self.path, header, layouts, figures=figures)
         self._file = open_swmr_writer(self.path)
         # held open: what a dataset cannot write when it is closed is lost without an error
         self._datasets = {name: self._file[name] for name in _dataset_names(self._file)}
         self.reader = StoreReader(self.path)
-        self._layouts = {layout.name: layout for layout in layouts}
+        self._layouts = {layout.key: layout for layout in layouts}
         self._positions: dict[str, int] = {}
+        self._kinds: dict[bytes, int] | None = None
         self._clear_torn_rows()
-
-    def _add_missing(self, header: Header | None, layouts: Sequence[ArrayLayout]) -> None:
-        with open_for_reading(self.path, patience_seconds=0) as file, explain_reading(self.path):
-            if header is not None:
-                check_same_model(self.path, read_model(file), header.model)
-            missing = [layout for layout in layouts if not _holds(self.path, file, layout)]
-        if missing:
-            with transaction(self.path) as file:
-                for layout in missing:
-                    create_activation(file, layout)
 
     def _clear_torn_rows(self) -> None:
         """Zero the rows that a crash left half written at the end of an index."""
@@ -215,42 +210,123 @@ class StoreWriter:
             No values of this commit are stored; everything before it is. Open the file again.
         """
         self._ensure_open()
-        self._check(records, blocks)
+        self._check_once([record.hash for record in records])
+        self._check_blocks(blocks, len(records))
         if not records:
             return
-        jobs = {}
-        for name, block in blocks.items():
-            layout = self._layouts[name]
-            jobs[name] = pack_layers(layout, block.data, spans(layout, block.sizes), pool())
-        self._check_space(blocks, jobs)
+        jobs = self._pack(blocks)
         new = [record for record in records if self.position(record.hash) is None]
         encoded = [record.encoded() for record in new]
         with self._writing():
-            prompt_rows = self._append_prompts(new, encoded)
-            starts, sums = {}, {}
-            for name in blocks:
-                dataset, layout = self._datasets[f"{ACTIVATIONS}/{name}/data"], self._layouts[name]
-                starts[name] = aligned(dataset.shape[layout.axis], layout.chunk_length)
-                sums[name] = write_layers(dataset, layout, starts[name], jobs[name])
+            prompt_rows = append_prompts(self._datasets, new, encoded)
+            written = self._write(blocks, jobs)
             self._file.flush()
             if new:
-                self._append_rows("prompts/index", prompt_rows, [record.hash for record in new])
+                first = len(self._datasets["prompts/index"])
+                append(self._datasets["prompts/index"], prompt_rows)
+                self._file.flush()
+                places = range(first, first + len(new))
+                self._positions.update(zip((one.hash for one in new), places, strict=True))
             positions = [self._position(record.hash) for record in records]
-            for name, block in blocks.items():
-                rows = array_rows(
-                    self._layouts[name], positions, block.sizes, starts[name], sums[name]
-                )
-                self._append_rows(f"{ACTIVATIONS}/{name}/index", rows)
+            self._name(positions, blocks, written)
             self._file.flush()
 
-    def _check_space(
+    def commit_computed(
+        self,
+        positions: Sequence[int],
+        blocks: Mapping[str, Block],
+        figures: Sequence[FigureRecord] = (),
+    ) -> None:
+        """Store results and figures of prompts that the file holds; they are stored when this returns.
+
+        Parameters
+        ----------
+        positions
+            Positions in the prompt table, each once; the newer of two results of one prompt holds.
+        blocks
+            Values by `ArrayLayout.key`, each for all of `positions`, in their order.
+        figures
+            Of any prompts.
+
+        Raises
+        ------
+        PromptError, UnknownActivationError, DimensionError
+            A prompt comes twice, or values do not fit; nothing was written.
+        DiskFullError
+            Nothing of this commit is stored; everything before it is. Open the file again.
+        """
+        self._ensure_open()
+        self._check_once([f"row {position}" for position in positions])
+        self._check_blocks(blocks, len(positions))
+        jobs = self._pack(blocks, more_bytes=sum(len(one.data) for one in figures))
+        described, kinds = self._describe(figures) if figures else ([], [])
+        with self._writing():
+            written = self._write(blocks, jobs)
+            if figures:
+                data = self._datasets[f"{FIGURES}/data"]
+                figure_rows = append_figures(data, [*described, *figures], kinds)
+            self._file.flush()
+            self._name(positions, blocks, written)
+            if figures:
+                append(self._datasets[f"{FIGURES}/index"], figure_rows)
+            self._file.flush()
+
+    def _pack(
+        self, blocks: Mapping[str, Block], *, more_bytes: int = 0
+    ) -> dict[str, list[Future[PackedLayer]]]:
+        jobs = {}
+        for key, block in blocks.items():
+            layout = self._layouts[key]
+            jobs[key] = pack_layers(layout, block.data, spans(layout, block.sizes), pool())
+        self._check_space(blocks, jobs, more_bytes)
+        return jobs
+
+    def _write(
         self, blocks: Mapping[str, Block], jobs: Mapping[str, list[Future[PackedLayer]]]
+    ) -> dict[str, tuple[int, list[int]]]:
+        """Write the chunks; returns where each array's commit starts, and the checksums of its prompts."""
+        written = {}
+        for key in blocks:
+            layout = self._layouts[key]
+            dataset = self._datasets[f"{layout.group}/data"]
+            start = aligned(dataset.shape[layout.axis], layout.chunk_length)
+            written[key] = start, write_layers(dataset, layout, start, jobs[key])
+        return written
+
+    def _name(
+        self,
+        positions: Sequence[int],
+        blocks: Mapping[str, Block],
+        written: Mapping[str, tuple[int, list[int]]],
+    ) -> None:
+        """Write the rows that make what was written exist."""
+        for key, block in blocks.items():
+            layout = self._layouts[key]
+            rows = array_rows(layout, positions, block.sizes, *written[key])
+            append(self._datasets[f"{layout.group}/index"], rows)
+
+    def _describe(self, figures: Sequence[FigureRecord]) -> tuple[list[FigureRecord], list[int]]:
+        """Descriptions that the file lacks, as records; and the `kind` of these and of all figures."""
+        if self._kinds is None:
+            self._kinds = FigureTable(self.reader.handle).descriptions()
+        first = len(self._datasets[f"{FIGURES}/index"])
+        lacking = dict.fromkeys(one.description() for one in figures)
+        lacking = {known: None for known in lacking if known not in self._kinds}
+        self._kinds |= {known: first + i for i, known in enumerate(lacking)}
+        records = [FigureRecord(None, None, None, "", "", known) for known in lacking]
+        return records, [NONE] * len(records) + [self._kinds[one.description()] for one in figures]
+
+    def _check_space(
+        self,
+        blocks: Mapping[str, Block],
+        jobs: Mapping[str, list[Future[PackedLayer]]],
+        more_bytes: int,
     ) -> None:
         """Raise unless the disk has room; where it is scarce, wait to see how far the values compress."""
         free = shutil.disk_usage(self.path.parent).free - _SPARE_BYTES
-        if free >= sum(block.data.nbytes for block in blocks.values()):
+        if free >= sum(block.data.nbytes for block in blocks.values()) + more_bytes:
             return
-        n_bytes = sum(
+        n_bytes = more_bytes + sum(
             len(chunk) for some in jobs.values() for job in some for chunk in job.result().chunks
         )
         if free < n_bytes:
@@ -260,21 +336,23 @@ class StoreWriter:
                 "everything stored before is safe: make room and run again",
             )
 
-    def _check(self, records: Sequence[PromptRecord], blocks: Mapping[str, Block]) -> None:
-        """Raise unless the commit can be stored as it is; silent casts would store other values."""
-        counts = Counter(record.hash for record in records)
-        twice = [prompt_hash for prompt_hash, count in counts.items() if count > 1]
+    def _check_once(self, prompts: Sequence[str]) -> None:
+        counts = Counter(prompts)
+        twice = [prompt for prompt, count in counts.items() if count > 1]
         if twice:
             raise PromptError(
                 f"cannot store {twice[0]!r} in {self.path}: it comes {counts[twice[0]]} times in one commit; "
                 "give each prompt once"
             )
-        for name, block in blocks.items():
-            if name not in self._layouts:
+
+    def _check_blocks(self, blocks: Mapping[str, Block], n_prompts: int) -> None:
+        """Raise unless the values can be stored as they are; silent casts would store other ones."""
+        for key, block in blocks.items():
+            if key not in self._layouts:
                 raise UnknownActivationError(
-                    f"cannot store {name!r} in {self.path}: this writer was opened for {', '.join(self._layouts) or 'none'}"
+                    f"cannot store {key!r} in {self.path}: this writer was opened for {', '.join(self._layouts) or 'none'}"
                 )
-            check_block(self._layouts[name], block, len(records))
+            check_block(self._layouts[key], block, n_prompts)
 
     def position(self, prompt_hash: str) -> int | None:
         """Position of a prompt in the prompt table, or None where the file does not hold it."""
@@ -286,40 +364,6 @@ class StoreWriter:
         if position is None:
             raise KeyError(prompt_hash)
         return position
-
-    def _append_prompts(
-        self, records: Sequence[PromptRecord], encoded: Sequence[tuple[bytes, bytes, bytes, bytes]]
-    ) -> np.ndarray[Any, Any]:
-        streams = {name: self._datasets[f"prompts/{name}"] for name in ("hash", "text", "token_id")}
-        starts = {name: len(stream) for name, stream in streams.items()}
-        parts: dict[str, list[bytes]] = {name: [] for name in streams}
-        rows = np.zeros(len(records), PROMPT_ROW)
-        for row, record, fields in zip(rows, records, encoded, strict=True):
-            raw_hash, text, meta, tokens = fields
-            row["key"], row["checksum"] = hash_key(record.hash), record_checksum(fields)
-            row["hash_start"], row["text_start"], row["token_start"] = starts.values()
-            row["hash_size"], row["text_size"], row["meta_size"] = map(len, fields[:3])
-            row["n_ctx"] = len(tokens) // 4
-            row["flags"] = TRUNCATED * record.truncated | BOS_PREPENDED * record.bos
-            starts["hash"] += len(raw_hash)
-            starts["text"] += len(text) + len(meta)
-            starts["token_id"] += len(tokens) // 4
-            parts["hash"].append(raw_hash)
-            parts["text"] += [text, meta]
-            parts["token_id"].append(tokens)
-        for name, stream in streams.items():
-            _append(stream, np.frombuffer(b"".join(parts[name]), stream.dtype))
-        return seal(rows)
-
-    def _append_rows(
-        self, name: str, rows: np.ndarray[Any, Any], hashes: Sequence[str] = ()
-    ) -> None:
-        dataset = self._datasets[name]
-        first = len(dataset)
-        _append(dataset, rows)
-        if hashes:
-            self._file.flush()
-            self._positions.update(zip(hashes, range(first, first + len(rows)), strict=True))
 
     def delete(self, positions: Sequence[int]) -> None:
         """Zero the rows of prompts, those of their values first."""
@@ -342,33 +386,11 @@ class StoreWriter:
 
 def _dataset_names(file: h5py.File) -> list[str]:
     names = [f"prompts/{name}" for name in ("index", "hash", "text", "token_id")]
-    return names + [
-        f"{ACTIVATIONS}/{n}/{part}" for n in file[ACTIVATIONS] for part in ("data", "index")
-    ]
+    groups = [f"{section}/{n}" for section in (ACTIVATIONS, RESULTS) for n in file.get(section, ())]
+    groups += [FIGURES] if FIGURES in file else []
+    return names + [f"{group}/{part}" for group in groups for part in ("data", "index")]
 
 
 def _blank(dataset: h5py.Dataset, positions: Sequence[int] | np.ndarray[Any, Any]) -> None:
     for position in positions:
         dataset[int(position)] = np.zeros((), dataset.dtype)
-
-
-def _append(dataset: h5py.Dataset, values: np.ndarray[Any, Any]) -> None:
-    first = len(dataset)
-    dataset.resize(first + len(values), axis=0)
-    if len(values):
-        dataset[first:] = values
-
-
-def _holds(path: Path, file: h5py.File, layout: ArrayLayout) -> bool:
-    """Whether the file has room for these values already; raises where it has, of another kind."""
-    group = file.get(f"{ACTIVATIONS}/{layout.name}")
-    if group is None:
-        return False
-    stored = ArrayLayout.from_json(read_text(group, "spec"))
-    for what in ("dims", "sizes", "packing", "dtype", "layers", "hooks"):
-        if getattr(stored, what) != getattr(layout, what):
-            raise ModelMismatchError(
-                f"cannot add {layout.name!r} to {path}: it is stored with {what} {getattr(stored, what)!r}, "
-                f"and this capture gives {getattr(layout, what)!r}; use the same, or capture into another file"
-            )
-    return True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pattern_lens.errors import PatternLensError
+from pattern_lens.store.figures import FigureRecord, failure_record
 from pattern_lens.store.header import Header
 from pattern_lens.store.layout import ArrayLayout
 from pattern_lens.store.prompt_table import PromptRecord
@@ -35,7 +36,27 @@ PATTERN: Final = ArrayLayout(
 RESID: Final = ArrayLayout(
     "resid_post", ("layer", "pos", "d_model"), {"layer": 2, "d_model": 7}, "line", "float16", (1, 3)
 )
-LAYOUTS: Final = {"pattern": PATTERN, "resid_post": RESID}
+SCORE: Final = ArrayLayout(
+    "score",
+    ("layer", "head"),
+    {"layer": 2, "head": 3},
+    "single",
+    "float64",
+    (0, 4),
+    section="results",
+    ragged_dims=(),
+)
+CURVE: Final = ArrayLayout(
+    "curve",
+    ("head", "distance"),
+    {"head": 3},
+    "line",
+    "float32",
+    section="results",
+    ragged_dims=("distance",),
+    labels={"head": [0, 1, 2]},
+)
+STORED: Final = ("pattern", "resid_post", SCORE.key, CURVE.key, "figures")
 BATCHES: Final = ((0, 1, 2), (3,), (4, 5, 6, 7), (8, 9))
 LATER: Final = ((0, 1, 10), (2, 3, 4, 5, 11), (6, 7, 8, 9))
 DOOMED: Final = 5
@@ -59,17 +80,28 @@ def record(i: int) -> PromptRecord:
 
 def stored(layout: ArrayLayout, i: int) -> np.ndarray:
     """Values of one prompt as they are stored."""
-    n = n_ctx(i)
-    size = n if layout.packing == "triangle" else 1
-    shape = layout.stored_shape(layout.length(n, size))
+    shape = layout.stored_shape(layout.length(*sizes(layout, i)))
     values = np.random.default_rng([i, len(layout.name)]).random(shape, np.float32)
     return values.astype(layout.stored_dtype)
 
 
+def sizes(layout: ArrayLayout, i: int) -> tuple[int, int]:
+    """Sizes of the ragged dims of one prompt."""
+    n = n_ctx(i)
+    return {"triangle": (n, n), "line": (n, 1), "single": (1, 1)}[layout.packing]
+
+
 def block(layout: ArrayLayout, prompts: Sequence[int]) -> Block:
     """Values of some prompts, for one commit."""
-    sizes = [(n_ctx(i), n_ctx(i) if layout.packing == "triangle" else 1) for i in prompts]
-    return Block(sizes, np.concatenate([stored(layout, i) for i in prompts], axis=layout.axis))
+    parts = [stored(layout, i) for i in prompts]
+    return Block([sizes(layout, i) for i in prompts], np.concatenate(parts, axis=layout.axis))
+
+
+def figure(position: int, i: int) -> FigureRecord:
+    """A figure of one prompt; a failure of every third."""
+    if i % 3 == 0:
+        return failure_record("drawn", (position, 0, 1), "ValueError", f"no {i}", "Traceback …")
+    return FigureRecord(position, 0, 1, "drawn", "png", f"picture {i} ".encode() * (90 * i))
 
 
 def write(path: Path, acknowledge: Callable[[str], None]) -> None:
@@ -87,6 +119,25 @@ def write(path: Path, acknowledge: Callable[[str], None]) -> None:
         acknowledge(f"deleting {DOOMED}")
         writer.delete([position])
         acknowledge(f"deleted {DOOMED}")
+    with StoreWriter(path, None, [SCORE, CURVE], figures=True) as writer:
+        for batch in LATER:
+            _commit_computed(writer, [i for i in batch if i != DOOMED], acknowledge)
+
+
+def _commit_computed(
+    writer: StoreWriter, batch: Sequence[int], acknowledge: Callable[[str], None]
+) -> None:
+    writer.reader.refresh()
+    lacking = [i for i in batch if not holds(writer.reader, CURVE.key, i)]
+    if not lacking:
+        return
+    positions = [writer.position(name_of(i)) for i in lacking]
+    assert None not in positions
+    blocks = {layout.key: block(layout, lacking) for layout in (SCORE, CURVE)}
+    writer.commit_computed(positions, blocks, list(map(figure, positions, lacking)))
+    for i in lacking:
+        for what in (SCORE.key, CURVE.key, "figures"):
+            acknowledge(f"{what} {i}")
 
 
 def _commit(
@@ -107,11 +158,12 @@ def _commit(
 def holds(reader: StoreReader, name: str, i: int) -> bool:
     """Whether the file has these values of this prompt."""
     position = reader.prompts.find(name_of(i))
-    return (
-        position is not None
-        and name in reader.names()
-        and reader.array(name).row_of(position) is not None
-    )
+    if position is None:
+        return False
+    if name == "figures":
+        return position in reader.figures.rows["prompt"]
+    group = name if "/" in name else f"activations/{name}"
+    return group in reader.groups() and reader.stored(group).row_of(position) is not None
 
 
 def faults(path: Path) -> list[str]:
@@ -127,8 +179,8 @@ def faults(path: Path) -> list[str]:
         f"{h} damaged" for h, s, r in zip(hashes, sums, rows, strict=True) if s != r["checksum"]
     ]
     of_position = dict(zip(prompts.positions.tolist(), hashes, strict=True))
-    for name in reader.names():
-        array = reader.array(name)
+    for name in reader.groups():
+        array = reader.stored(name)
         for row in range(len(array)):
             position = int(array.rows[row]["prompt"])
             if position not in of_position:
@@ -136,7 +188,18 @@ def faults(path: Path) -> list[str]:
                 continue
             if not _is_right(array, row, of_position[position]):
                 found.append(f"{name} of {of_position[position]}")
+    found += _wrong_figures(reader, of_position)
     reader.close()
+    return found
+
+
+def _wrong_figures(reader: StoreReader, of_position: dict[int, str]) -> list[str]:
+    found = []
+    for row in reader.figures.rows:
+        record = reader.figures.record(row)
+        prompt_hash = of_position.get(record.prompt, "")
+        if prompt_hash == "" or record != figure(record.prompt, int(prompt_hash[-4:])):
+            found.append(f"figure {record.name} of {prompt_hash or 'no prompt'}")
     return found
 
 
@@ -145,6 +208,8 @@ def _is_right(array: StoredArray, row: int, prompt_hash: str) -> bool:
     if i is None:
         return False
     expected = stored(array.layout, i)
+    if array.layout.packing == "single":
+        expected = expected[0]
     values = array.read(row)
     if array.layout.packing == "triangle":
         q, k = np.tril_indices(n_ctx(i))

@@ -99,7 +99,7 @@ def test_a_larger_minor_version_is_read(written):
     with h5py.File(written, "r+", libver=("v110", "v110")) as file:
         file.attrs["format_version"] = "1.7"
         file.attrs["later"] = [1, 2]
-        file.create_group("results")
+        file.create_group("traces")
     assert StoreReader(written).array("pattern").is_intact(0)
 
 

@@ -183,7 +183,7 @@ def test_another_layout(path):
     store(path, [0])
     with pytest.raises(
         ModelMismatchError,
-        match=r"cannot add 'pattern' to .*stored with dtype 'float32', and this capture gives 'float16'",
+        match=r"cannot add 'pattern' to .*stored with dtype 'float32', and this gives 'float16'",
     ):
         StoreWriter(
             path,
