@@ -14,9 +14,11 @@ __all__ = [
     "__version__",
     "capture",
     "errors",
+    "import_folder",
     "load_model",
     "open_activations",
     "open_patterns",
+    "open_results",
     "open_run",
     "parse_heads",
     "prompt_hash",
@@ -27,21 +29,25 @@ if TYPE_CHECKING:
     from pattern_lens import errors
     from pattern_lens.activations.capture import capture
     from pattern_lens.heads import parse_heads
+    from pattern_lens.importing.run import import_folder
     from pattern_lens.models import load_model
     from pattern_lens.patterns.collection import Activations, Patterns
     from pattern_lens.patterns.opening import open_activations, open_patterns
-    from pattern_lens.patterns.run import Run, open_run
+    from pattern_lens.patterns.results import open_results
     from pattern_lens.prompts import prompt_hash, read_prompts
+    from pattern_lens.run import Run, open_run
 
 _HOMES: Final = {
     "Activations": "patterns.collection",
     "Patterns": "patterns.collection",
-    "Run": "patterns.run",
+    "Run": "run",
     "capture": "activations.capture",
+    "import_folder": "importing.run",
     "load_model": "models",
     "open_activations": "patterns.opening",
     "open_patterns": "patterns.opening",
-    "open_run": "patterns.run",
+    "open_results": "patterns.results",
+    "open_run": "run",
     "parse_heads": "heads",
     "prompt_hash": "prompts",
     "read_prompts": "prompts",

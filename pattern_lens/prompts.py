@@ -179,6 +179,45 @@ def read_prompts(
     return replace(found, prompts=tuple(prompts[:n_samples]))
 
 
+def load_text_data(
+    fname: str | PathLike[str],
+    min_chars: int | None = None,
+    max_chars: int | None = None,
+    shuffle: bool = False,  # noqa: FBT001, FBT002 - the signature of pattern-lens 0.6
+) -> list[dict[str, Any]]:
+    """Rows of a file of prompts as dicts, as pattern-lens 0.6 gave them; `read_prompts` tells more.
+
+    Parameters
+    ----------
+    fname, min_chars, max_chars
+        As in `read_prompts`.
+    shuffle
+        Put the rows in another order, the same every time.
+
+    Returns
+    -------
+    Each row with all its keys and ``source_fname``. Pieces of long texts have neither the row's ``hash`` nor its
+    ``tokens``, which are of the whole text.
+    """
+    _check_options(min_chars=min_chars, max_chars=max_chars, n_samples=None, seed=0)
+    kept: list[dict[str, Any]] = []
+    _, parse, entries = _open(fname)
+    for where, entry in entries:
+        try:
+            text = parse(entry).text
+        except PromptError as error:
+            raise PromptError(f"{where}: {error}") from error
+        row = json.loads(entry) if parse is _from_json else {"text": text}
+        pieces, _ = split_text(text, min_chars=min_chars, max_chars=max_chars)
+        if pieces != (text,):
+            row = {key: row[key] for key in row if key not in {"hash", *_OF_WHOLE_TEXT}}
+        source = {"source_fname": Path(fname).as_posix()}
+        kept += [{**row, "text": piece, **source} for piece in pieces]
+    if shuffle:
+        random.Random(0).shuffle(kept)  # noqa: S311 -- an order to repeat, not a secret
+    return kept
+
+
 def split_text(
     text: str, *, min_chars: int | None = None, max_chars: int | None = None
 ) -> tuple[tuple[str, ...], str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 from pattern_lens.patterns import display
 from pattern_lens.patterns.collection import Activations, Chunks, Patterns
+from pattern_lens.patterns.failures import failure_table, of_known_prompts
 from pattern_lens.patterns.opening import collection_of
+from pattern_lens.patterns.results import all_results
 from pattern_lens.patterns.source import activation_name
 from pattern_lens.patterns.table import prompt_table
 from pattern_lens.store.reader import StoreReader
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     import pandas as pd
+    import xarray as xr
+
+    from pattern_lens.figures.access import Figures
 
 
 class StoredActivations(Mapping[str, Activations]):
@@ -55,7 +60,7 @@ class StoredActivations(Mapping[str, Activations]):
 
 
 class Run:
-    """A file: `.patterns`, `.activations`, `.prompts`, `.model`.
+    """A file: `.patterns`, `.activations`, `.results`, `.figures`, `.failures`, `.prompts`, `.model`.
 
     Parameters
     ----------
@@ -82,6 +87,24 @@ class Run:
         assert isinstance(found, Patterns)  # noqa: S101 - the class of that name
         return found
 
+    @property
+    def results(self) -> xr.Dataset:
+        """Every stored result, as `open_results` gives them."""
+        return all_results(self._reader)
+
+    @cached_property
+    def figures(self) -> Figures:
+        """The figures by name, as `open_figures` gives them."""
+        from pattern_lens.figures.access import Figures  # not needed to open a file
+
+        return Figures(self._reader)
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """Every figure and result that failed: name, prompt, layer, head, error, message, traceback."""
+        table = self._reader.figures
+        return failure_table(self._reader, table, of_known_prompts(self._reader, table.rows))
+
     @cached_property
     def prompts(self) -> pd.DataFrame:
         """Every prompt of the file, by hash: text, n_tokens, n_ctx, truncated and its metadata."""
@@ -101,6 +124,8 @@ class Run:
         """See what was stored since; returns the run itself."""
         self.__dict__.pop("prompts", None)
         self.activations.refresh()
+        if "figures" in self.__dict__:
+            self.__dict__["figures"].forget()
         return self
 
     def close(self) -> None:
@@ -118,15 +143,21 @@ class Run:
     def __repr__(self) -> str:
         if self._reader.handle.closed:
             return f"<Run · closed · {self.path}>"
-        lines = [f"<Run {self._title()}>"]
-        return "\n".join([*lines, *(f"  {display.headline(a)}" for a in self.activations.values())])
+        lines = [f"<Run {self._title()}>", *map(display.headline, self.activations.values())]
+        return "\n  ".join([*lines, *(f"{what} {', '.join(n)}" for what, n in self._more())])
 
     def _repr_html_(self) -> str:
         if self._reader.handle.closed:
             return f"<div>{escape(repr(self))}</div>"
         rows = [(name, len(a), ", ".join(a.dims), a.dtype) for name, a in self.activations.items()]
         head = ("activation", "prompts", "dims", "dtype")
-        return f"<div><b>Run {escape(self._title())}</b>{display.table(head, rows)}</div>"
+        more = "".join(f"<p>{what}: {escape(', '.join(names))}</p>" for what, names in self._more())
+        return f"<div><b>Run {escape(self._title())}</b>{display.table(head, rows)}{more}</div>"
+
+    def _more(self) -> list[tuple[str, Iterable[str]]]:
+        """What was computed from the activations, by name."""
+        found = [("results", self._reader.result_names()), ("figures", [*self.figures])]
+        return [(what, names) for what, names in found if names]
 
     def _title(self) -> str:
         n = len(self._reader.prompts)

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,15 @@ from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.writer import Block, StoreWriter
 from pattern_lens.testing import tiny_model_folder
 
-COMMANDS = ("capture", "demo", "info", "verify", "delete", "compact")
+COMMANDS = (
+    "capture",
+    "demo",
+    "info",
+    "verify",
+    "delete",
+    "compact",
+    "import",
+)
 TEXTS = ("the cat sat on the mat", "hello world", "one two three four five six")
 SIZES = (4, 2, 3)
 
@@ -97,7 +106,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     out = capsys.readouterr().out
-    assert all(f"    {command} " in out for command in COMMANDS)
+    assert all(re.search(rf"^    {command}\s", out, re.MULTILINE) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -65,7 +65,9 @@ def _model_rows(model: dict[str, Any]) -> list[Row]:
     size = f"{model.get('n_layers')} layers of {model.get('n_heads')} heads"
     weights = model.get("weights") or {}
     flags = ", ".join(f"{key}={value}" for key, value in weights.items() if key != "mode")
-    versions = ", ".join(f"{name} {number}" for name, number in model.get("versions", {}).items())
+    versions = ", ".join(
+        f"{name} {number}" for name, number in (model.get("versions") or {}).items()
+    )
     return [
         ("model", f"{model.get('name')}, {size}, {model.get('dtype')}"),
         ("weights", f"{weights.get('mode')}{f' ({flags})' if flags else ''}"),

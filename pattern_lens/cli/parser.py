@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS: Final = (
     "capture",
     "demo",
+    "import_folder",
     "info",
     "verify",
     "delete",

@@ -21,7 +21,8 @@ def computed(
 ) -> Iterator[Any]:
     """A result or an `ItemFailure` for each item, in order, as soon as it is there.
 
-    A function that raised has ended, so it is called again with the items that are left.
+    A function that raised has ended, so it is called again with the items that are left. It has closed what it opened
+    before the last result is handed over, because the process may end then.
     """
     results: Iterator[Any] | None = None
     for i in range(len(items)):
@@ -33,9 +34,10 @@ def computed(
                 _ended_early(len(items) - i)
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises
             result, results = item_failure(error), None
+        if i == len(items) - 1:
+            with suppress(Exception):
+                getattr(results, "close", int)()
         yield result
-    with suppress(Exception):
-        getattr(results, "close", int)()
 
 
 def _ended_early(n_left: int) -> None:

@@ -72,8 +72,8 @@ def attention_by_distance(pattern: xr.DataArray) -> xr.DataArray:
     Returns
     -------
     Dims (..., distance), float32 or wider, range [0, 1] as an attention probability: the mean over the
-    pairs of that distance. `distance` is query minus key in tokens, ascending, all that there are; under a
-    causal mask the negative ones hold 0, and ``.sel(distance=slice(0, None))`` leaves them out. Distance 1
+    pairs of that distance. `distance` is query minus key in tokens, ascending, all that there are; without the
+    negative ones where the attribute ``causal`` of the pattern says that they hold nothing. Distance 1
     is `previous_token_score`; distance 0 counts query 0, which `current_token_score` does not. NaN where
     every pair is. Lazy if `pattern` is on dask.
 
@@ -99,13 +99,14 @@ def attention_by_distance(pattern: xr.DataArray) -> xr.DataArray:
     """
     queries, keys = places(pattern)
     distances, place = np.unique(queries - keys, return_inverse=True)
+    first = int(np.searchsorted(distances, 0)) if pattern.attrs.get("causal") else 0
     return measured(
         pattern,
-        partial(_profile, place=place, n_distances=len(distances)),
+        partial(_profile, place=place, first=first, n_distances=len(distances)),
         name="attention_by_distance",
         long_name="mean attention by distance",
         units="probability",
-        gives={DISTANCE: distances},
+        gives={DISTANCE: distances[first:]},
     )
 
 
@@ -115,15 +116,16 @@ def _mean_distance(values: Array, *, distances: Array) -> Array:
     return np.asarray(weighted / row_sums(values).sum(-1))
 
 
-def _profile(values: Array, *, place: Array, n_distances: int) -> Array:
+def _profile(values: Array, *, place: Array, first: int, n_distances: int) -> Array:
     fold = partial(_fold, place=place, n_distances=n_distances)
     values = working(values)
     sums = fold(values)
     if not np.isnan(sums).any():
-        return np.asarray(sums / np.bincount(place.ravel()).astype(sums.dtype))
+        return np.asarray(sums / np.bincount(place.ravel()).astype(sums.dtype))[..., first:]
     present = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.asarray(fold(np.where(present, values, 0)) / fold(present.astype(values.dtype)))
+        mean = fold(np.where(present, values, 0)) / fold(present.astype(values.dtype))
+        return np.asarray(mean)[..., first:]
 
 
 def _fold(values: Array, *, place: Array, n_distances: int) -> Array:

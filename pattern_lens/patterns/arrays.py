@@ -145,4 +145,5 @@ def describe(source: Source, chosen: Chosen) -> dict[str, Any]:
         "model": source.model_name,
         **named,
         **({"units": layout.units} if layout.units else {}),
+        **({"causal": True} if layout.packing == "triangle" else {}),
     }

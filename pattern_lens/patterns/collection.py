@@ -342,6 +342,95 @@ class Activations(Operations, Mapping[str, xr.DataArray]):
             "reduce those first, which gives a DataArray with a dim 'prompt', or use .padded()"
         )
 
+    def map(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        client: Any = None,
+        n_workers: int | None = None,
+        force: bool = False,
+        per_head: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout_seconds: float | None = None,
+        progress: bool = True,
+    ) -> xr.DataArray:
+        """What a function gives of every prompt, computed in parallel and, if it is named, stored in the file.
+
+        Parameters
+        ----------
+        function
+            Takes one prompt's DataArray, as `self[hash]` is, in memory; returns a number or a labelled array. The
+            measures of `pattern_lens.measures` are such functions. It need not be importable.
+        name
+            Stores each prompt's result under ``/results/{name}`` as it comes. What is there is not computed again, and
+            a run that was stopped goes on. Without a name nothing is stored.
+        client
+            A `distributed.Client` or the address of a scheduler; workers have to see the file under the same
+            path. None: this machine, first in this process, on one process a CPU if it takes longer.
+        n_workers
+            Processes on this machine; 0 computes in this one.
+        force
+            Compute again what is there. Where the function, the choice of values or the shape of the results is another
+            one, all results of that name are dropped first.
+        per_head
+            Call the function with one head at a time, dims (query, key), instead of all heads of a prompt.
+        kwargs
+            Further arguments of the function.
+        timeout_seconds
+            Longest that one prompt may take; it fails, and its process is ended.
+        progress
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        Dims (prompt, ...), named `name` or as the function; dims that differ in size are padded with NaN, and prompts that
+        failed are NaN (`open_run(path).failures` says why). Lazy if stored, else in memory.
+
+        Raises
+        ------
+        MapFailedError
+            The function fails on every prompt that was tried first; its exception is the cause.
+        ResultMismatchError
+            It returns something that is no result, or the name holds results of another kind; nothing was changed.
+        WriterActiveError, FileNotWritableError, DiskFullError
+            The results cannot be stored; what was stored before stays.
+        ClusterLostError, NoWorkersError, FunctionNotSentError
+            The function cannot be computed there; what was stored before stays.
+
+        Warns
+        -----
+        MapWarning
+            Some prompts failed.
+
+        Examples
+        --------
+        >>> from pattern_lens.measures import entropy
+        >>> patterns.map(entropy, name="entropy")  # doctest: +SKIP
+        """
+        # Imported here: opening a file needs none of it.
+        from pattern_lens.patterns.mapped import MapOptions, map_collection
+
+        return map_collection(
+            self,
+            function,
+            name=name,
+            force=force,
+            per_head=per_head,
+            kwargs=kwargs,
+            options=MapOptions(client, n_workers, timeout_seconds, progress),
+        )
+
+    def choice(self) -> str:
+        """What was chosen and done to every prompt, as text: ``.sel(layer=[3]).mean``; empty for everything."""
+        chosen = self.base.chosen
+        parts = [f".isel({d}={np.asarray(p).tolist()})" for d, p in chosen.fixed.items()]
+        parts += [f".cut({dim}={c.indexer!r})" for dim, cuts in chosen.cuts.items() for c in cuts]
+        parts += [
+            f".{getattr(s.function, 'name', s.function)}{s.options or ''}" for s in self.steps
+        ]
+        return "".join(parts)
+
     # --- other forms ---------------------------------------------------------------------------
 
     def padded(self, *, fill_value: Any = np.nan) -> xr.DataArray:

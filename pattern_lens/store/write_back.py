@@ -72,8 +72,13 @@ class WriteBack:
         """
         for key, one in values.items():
             self._values[key][position] = one
+        self._n_bytes += n_bytes
+        self.add_figures(figures)
+
+    def add_figures(self, figures: Sequence[FigureRecord]) -> None:
+        """Take figures of any prompts; commits if that is due."""
         self._figures += figures
-        self._n_bytes += n_bytes + sum(len(one.data) for one in figures)
+        self._n_bytes += sum(len(one.data) for one in figures)
         late = time.monotonic() - self._flushed > _LONGEST_SECONDS
         if late or self._n_bytes > _MOST_BYTES:
             self.flush()
