@@ -14,9 +14,12 @@ __all__ = [
     "__version__",
     "capture",
     "errors",
+    "export_figures",
     "import_folder",
     "load_model",
+    "map_figures",
     "open_activations",
+    "open_figures",
     "open_patterns",
     "open_results",
     "open_run",
@@ -28,6 +31,9 @@ __all__ = [
 if TYPE_CHECKING:
     from pattern_lens import errors
     from pattern_lens.activations.capture import capture
+    from pattern_lens.figures.access import open_figures
+    from pattern_lens.figures.export import export_figures
+    from pattern_lens.figures.run import map_figures
     from pattern_lens.heads import parse_heads
     from pattern_lens.importing.run import import_folder
     from pattern_lens.models import load_model
@@ -42,9 +48,12 @@ _HOMES: Final = {
     "Patterns": "patterns.collection",
     "Run": "run",
     "capture": "activations.capture",
+    "export_figures": "figures.export",
     "import_folder": "importing.run",
     "load_model": "models",
+    "map_figures": "figures.run",
     "open_activations": "patterns.opening",
+    "open_figures": "figures.access",
     "open_patterns": "patterns.opening",
     "open_results": "patterns.results",
     "open_run": "run",

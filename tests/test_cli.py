@@ -34,6 +34,8 @@ COMMANDS = (
     "verify",
     "delete",
     "compact",
+    "figures",
+    "export-figures",
     "import",
 )
 TEXTS = ("the cat sat on the mat", "hello world", "one two three four five six")

@@ -8,26 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from pattern_lens.cli import main
 from pattern_lens.demo import model_path, prompts_path
-from pattern_lens.demo.run import (
-    HeadScore,
-    induction_scores,
-    previous_token_scores,
-    run_demo,
-    strongest,
-)
+from pattern_lens.demo.run import HeadScore, run_demo, strongest
+from pattern_lens.measures import induction_score, previous_token_score
 from pattern_lens.models import load_model
 from pattern_lens.store.reader import StoreReader
 
 PERIOD, N_ROWS = 25, 16
-PATTERN = np.tril(np.random.default_rng(3).random((2, 3, 6, 6)))
 
 
 @pytest.fixture(scope="module")
-def random_patterns() -> tuple[np.ndarray, np.ndarray]:
-    """Patterns (row, layer, head, query, key) and ids (row, query) of a BOS and a random period, twice."""
+def random_patterns() -> list[xr.DataArray]:
+    """Patterns (layer, head, query, key) of a BOS and a random period, twice."""
     import torch
 
     model = load_model(model_path())
@@ -42,49 +37,43 @@ def random_patterns() -> tuple[np.ndarray, np.ndarray]:
     layers = [
         cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(model.model.cfg.n_layers)
     ]
-    return torch.stack(layers, dim=1).numpy(), ids
+    return [
+        xr.DataArray(
+            values,
+            dims=("layer", "head", "query", "key"),
+            coords={"query_token": ("query", row), "key_token": ("key", row)},
+        )
+        for values, row in zip(torch.stack(layers, dim=1).numpy(), ids.astype(str), strict=True)
+    ]
+
+
+def scores(measure, patterns):
+    return xr.concat([measure(pattern) for pattern in patterns], "prompt")
 
 
 def test_previous_token_head_on_random_tokens(random_patterns) -> None:
-    patterns, _ = random_patterns
-    assert strongest(previous_token_scores(pattern) for pattern in patterns)[0].score >= 0.5
+    assert strongest(scores(previous_token_score, random_patterns))[0].score >= 0.5
 
 
 def test_induction_head_on_random_tokens(random_patterns) -> None:
-    patterns, _ = random_patterns
+    patterns = np.stack(random_patterns)
     # From key 2 on: the queries that look at keys 0 and 1 belong to the first copy.
     stripe = np.diagonal(patterns, 1 - PERIOD, -2, -1)[..., 2:]
     assert stripe.mean(axis=(0, -1)).max() >= 0.4
-    found = strongest(map(induction_scores, *random_patterns))
-    assert found[0].score >= 0.4
-
-
-def test_previous_token_scores_are_the_mean_of_a_loop() -> None:
-    expected = np.mean([PATTERN[..., q, q - 1] for q in range(1, 6)], axis=0)
-    np.testing.assert_allclose(previous_token_scores(PATTERN), expected)
-
-
-def test_induction_scores_are_the_mean_of_a_loop() -> None:
-    ids = [5, 7, 5, 5, 7, 8]  # the 5 that follows itself at once has nothing between to attend to
-    expected = (PATTERN[..., 2, 1] + PATTERN[..., 4, 2]) / 2
-    np.testing.assert_allclose(induction_scores(PATTERN, np.array(ids)), expected)
-
-
-def test_induction_needs_a_repetition() -> None:
-    with pytest.raises(ValueError, match="no token comes twice"):
-        induction_scores(PATTERN, np.arange(6))
+    assert strongest(scores(induction_score, random_patterns))[0].score >= 0.4
 
 
 def test_strongest_are_the_highest_means_in_order() -> None:
-    scores = [np.array([[0.1, 0.9, 0.0], [0.2, 0.3, 0.6]]), np.array([[0, 0.1, 0], [0, 0, 0.8]])]
+    values = [[[0.1, 0.9, 0.0], [0.2, 0.3, 0.6]], [[0, 0.1, 0], [0, 0, 0.8]]]
+    given = xr.DataArray(values, dims=("prompt", "layer", "head"))
     heads = (
         HeadScore("L1H2", pytest.approx(0.7)),
         HeadScore("L0H1", pytest.approx(0.5)),
         HeadScore("L1H1", pytest.approx(0.15)),
     )
-    assert strongest(scores) == heads
-    assert strongest(scores, n=1) == heads[:1]
-    assert len(strongest(scores, n=9)) == 6
+    assert strongest(given) == heads
+    assert strongest(given, n=1) == heads[:1]
+    assert len(strongest(given, n=9)) == 6
 
 
 def test_the_demo_stores_and_scores(tmp_path: Path) -> None:
@@ -103,6 +92,8 @@ def test_the_demo_stores_and_scores(tmp_path: Path) -> None:
     again = run_demo(tmp_path / "demo.h5", progress=False)
     assert (again.report.n_stored, again.report.n_present) == (0, n_lines)
     assert again.induction == result.induction
+    assert result.drawn.n_drawn == 2 * n_lines + 2
+    assert (again.drawn.n_drawn, again.drawn.n_present) == (0, 2 * n_lines + 2)
 
 
 BIN = Path(sys.executable).parent

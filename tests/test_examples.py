@@ -1,5 +1,6 @@
 """Every example runs, from any folder, without a network; each is short."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 SAYS = {
     "capture_and_read": ["2 prompts stored in clock.h5", "the last token looks at"],
     "draw_a_head": ["drawn to head.png"],
-    "pick_heads": ["L0H7  0.9", "scores least on"],
+    "own_figure_and_measure": ["L1H5  induction 0.5", "105 figures stored", "saved to arcs.png"],
 }
 
 
@@ -21,7 +22,8 @@ def test_every_example_is_listed_here() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path: Path, tmp_path: Path, demo_file: Path) -> None:
     assert len(path.read_text().splitlines()) < 80
-    arguments = {"pick_heads": [demo_file], "draw_a_head": [demo_file, "head.png"]}
+    file = shutil.copy(demo_file, tmp_path / "own.h5")
+    arguments = {"own_figure_and_measure": [file, "arcs.png"], "draw_a_head": [file, "head.png"]}
     command = [sys.executable, "-W", "error::DeprecationWarning:pattern_lens", path]
     command += arguments.get(path.stem, [tmp_path])
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)

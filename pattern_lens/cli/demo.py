@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         commands,
         "demo",
         _run,
-        summary="capture the bundled model, score its heads, and say what to try next",
+        summary="capture the bundled model, score and draw its heads, and say what to try next",
         epilog="""examples:
   pattern-lens demo                # writes ./demo.h5; needs no network
   pattern-lens demo -o other.h5""",
@@ -65,6 +65,7 @@ def _print_result(result: DemoResult) -> None:
         ]
     )
     print("(induction: in the prompts that repeat themselves)")
+    print(f"\nof the strongest of each kind, {result.drawn.summary()}")
     folder = result.report.path.parent
     print(f"\ntry next, in {'this folder' if folder == Path.cwd() else folder}:")
     for step in result.next_steps:

@@ -22,6 +22,8 @@ COMMANDS: Final = (
     "demo",
     "import_folder",
     "info",
+    "figures",
+    "export_figures",
     "verify",
     "delete",
     "compact",

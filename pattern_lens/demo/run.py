@@ -1,4 +1,4 @@
-"""The demo: capture the bundled model, and find two kinds of heads in what was stored.
+"""The demo: capture the bundled model, find two kinds of heads in what was stored, and draw them.
 
 Rule: the bundled model goes the same way as any other folder, and every number is read back from
 the file.
@@ -11,23 +11,25 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from pattern_lens.activations.capture import capture
 from pattern_lens.demo import model_path, prompts_path
+from pattern_lens.figures.run import map_figures
+from pattern_lens.measures import induction_score, previous_token_score
 from pattern_lens.names import head_label
+from pattern_lens.patterns.opening import open_patterns
 from pattern_lens.store.info import describe
-from pattern_lens.store.reader import StoreReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    import xarray as xr
 
     from pattern_lens.activations.capture import CaptureReport
+    from pattern_lens.figures.report import FigureReport
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
+FIGURES: Final = ("log_scale", "mean_over_prompts")
 PATTERN: Final = "pattern"
 REPETITION: Final = "repetition"
 """`meta["kind"]` of the bundled prompts that repeat themselves."""
@@ -47,8 +49,8 @@ class DemoResult:
 
     Attributes
     ----------
-    report
-        What the capture did.
+    report, drawn
+        What the capture and the drawing did.
     n_prompts, n_tokens
         What the file holds.
     dense_bytes, stored_bytes
@@ -63,6 +65,7 @@ class DemoResult:
     """
 
     report: CaptureReport
+    drawn: FigureReport
     n_prompts: int
     n_tokens: int
     dense_bytes: int
@@ -73,7 +76,7 @@ class DemoResult:
 
 
 def run_demo(path: str | Path, *, progress: bool = True) -> DemoResult:
-    """Capture the bundled model on the bundled prompts, and score its heads.
+    """Capture the bundled model on the bundled prompts, score its heads, and draw the strongest.
 
     Parameters
     ----------
@@ -83,109 +86,47 @@ def run_demo(path: str | Path, *, progress: bool = True) -> DemoResult:
         Whether to show progress bars.
     """
     report = capture(model_path(), prompts_path(), path, progress=progress)
+    with open_patterns(report.path) as patterns:
+        is_repetition = patterns.prompts["kind"] == REPETITION
+        previous = patterns.map(
+            previous_token_score, name="previous_token_score", progress=progress
+        )
+        induction = patterns.map(induction_score, name="induction_score", progress=progress)
+        found = strongest(previous), strongest(induction.sel(prompt=is_repetition.values))
+    heads = ", ".join(kind[0].head for kind in found)
+    drawn = map_figures(report.path, FIGURES, heads=heads, progress=progress)
     held = describe(report.path)
-    stored = list(_stored(report.path))
     return DemoResult(
         report=report,
+        drawn=drawn,
         n_prompts=held["prompts"]["n_prompts"],
         n_tokens=held["prompts"]["n_tokens"],
         dense_bytes=held["activations"][PATTERN]["dense_bytes"],
         stored_bytes=held["activations"][PATTERN]["stored_bytes"],
-        previous_token=strongest(previous_token_scores(pattern) for pattern, _, _ in stored),
-        induction=strongest(
-            induction_scores(pattern, ids) for pattern, ids, kind in stored if kind == REPETITION
-        ),
+        previous_token=found[0],
+        induction=found[1],
         next_steps=next_steps(report.path.name),
     )
 
 
-def _stored(path: Path) -> Iterator[tuple[Array, Array, str]]:
-    """Pattern, token ids and kind of each stored prompt."""
-    reader = StoreReader(path)
-    try:
-        array = reader.array(PATTERN)
-        positions = array.rows["prompt"].astype(np.intp).tolist()
-        kinds = [meta.get("kind", "") for meta in reader.prompts.metas(positions)]
-        for row, (position, kind) in enumerate(zip(positions, kinds, strict=True)):
-            yield array.read(row), reader.prompts.token_ids(position), kind
-    finally:
-        reader.close()
-
-
-def previous_token_scores(pattern: Array) -> Array:
-    """Mean attention from each query but the first to the token before it.
-
-    Parameters
-    ----------
-    pattern
-        Attention probabilities, dims (..., query, key).
-
-    Returns
-    -------
-    Dims (...); range [0, 1].
-
-    Examples
-    --------
-    >>> pattern = np.array([[1.0, 0, 0], [0.75, 0.25, 0], [0.5, 0.25, 0.25]])
-    >>> float(previous_token_scores(pattern))
-    0.5
-    """
-    return np.asarray(np.diagonal(pattern, -1, -2, -1).mean(-1))
-
-
-def induction_scores(pattern: Array, token_ids: Array) -> Array:
-    """Mean attention from each token that was there before to what followed it last time.
-
-    Parameters
-    ----------
-    pattern
-        Attention probabilities, dims (..., query, key).
-    token_ids
-        One a query; some token comes twice, with another one between.
-
-    Returns
-    -------
-    Dims (...); range [0, 1].
-
-    Raises
-    ------
-    ValueError
-        No token comes again.
-
-    Examples
-    --------
-    >>> pattern = np.array([[1.0, 0, 0], [0.75, 0.25, 0], [0.5, 0.375, 0.125]])
-    >>> float(induction_scores(pattern, np.array([7, 4, 7])))
-    0.375
-    """
-    last_seen: dict[int, int] = {}
-    pairs = []
-    for query, token in enumerate(token_ids.tolist()):
-        if token in last_seen and last_seen[token] + 1 < query:
-            pairs.append((query, last_seen[token] + 1))
-        last_seen[token] = query
-    if not pairs:
-        raise ValueError("no token comes twice: expected token ids that repeat themselves")
-    queries, keys = np.transpose(pairs)
-    return np.asarray(pattern[..., queries, keys].mean(-1))
-
-
-def strongest(scores: Iterable[Array], *, n: int = 3) -> tuple[HeadScore, ...]:
+def strongest(scores: xr.DataArray, *, n: int = 3) -> tuple[HeadScore, ...]:
     """The heads with the highest means over prompts, the highest first.
 
     Parameters
     ----------
     scores
-        One array a prompt, dims (layer, head).
+        Dims (prompt, layer, head).
     n
         How many heads; all of them if there are fewer.
 
     Examples
     --------
-    >>> [found.head for found in strongest([np.array([[0.1, 0.5], [0.75, 0.0]])], n=2)]
+    >>> import xarray as xr
+    >>> scores = xr.DataArray([[[0.1, 0.5], [0.75, 0.0]]], dims=("prompt", "layer", "head"))
+    >>> [found.head for found in strongest(scores, n=2)]
     ['L1H0', 'L0H1']
     """
-    mean = np.mean(list(scores), axis=0)
+    mean = scores.mean("prompt").transpose("layer", "head").values
     order = np.argsort(-mean, axis=None, kind="stable")[:n]
     layers, heads = np.unravel_index(order, mean.shape)
     return tuple(
@@ -201,6 +142,8 @@ def next_steps(file_name: str) -> tuple[str, ...]:
     snippets = (
         f"{opened}; print(patterns)",
         f"{opened}; print(patterns.sel(layer=1, key=0).mean('query').mean('prompt').values.round(2))",
+        f"import pattern_lens as pl; print(pl.open_results({file_name!r}).mean('prompt').induction_score.values.round(2))",
+        f"import pattern_lens as pl; pl.open_figures({file_name!r})['mean_over_prompts'].sel(head='L1H0').save('mean.svg')",
     )
     model, prompts = (shlex.quote(str(path)) for path in (model_path(), prompts_path()))
     activate = Path(sys.prefix, "bin", "activate")
@@ -210,5 +153,7 @@ def next_steps(file_name: str) -> tuple[str, ...]:
         f"pattern-lens info {name}",
         f"pattern-lens verify {name}",
         *(f'python -c "{snippet}"' for snippet in snippets),
+        f"pattern-lens figures {name} --figures query_entropy --heads L1H0",
+        f"pattern-lens export-figures {name} -o attn_data",
         f"pattern-lens capture -m {model} -p {prompts} -o {name} --names resid_post,z",
     )

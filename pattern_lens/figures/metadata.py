@@ -43,7 +43,7 @@ def _source(function: Callable[..., Any]) -> str | None:
         return None
     if path is None:
         return None
-    package = function.__module__.split(".")
+    package = (function.__module__ or "").split(".")
     end = package[-1:] if Path(path).stem == package[-1] else []
     is_module = Path(path).stem in (package[-1], "__init__")
     n_folders = len(package) - len(end) if is_module else 0

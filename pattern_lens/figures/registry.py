@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 FIGURE_NAMES_KEY: Final = "_figure_names"
-_STORED_KEY: Final = "_figure_stored"
+STORED_KEY: Final = "_figure_stored"
+_AVERAGE_KEY: Final = "_figure_average"
 _FORMAT_KEY: Final = "figure_save_fmt"
 
 FIGURE_FORMAT: Final = "svgz"
@@ -49,6 +50,8 @@ class FigureFunction:
         Ending of its files, where that is known before it runs.
     is_stored
         Whether its figures are kept; if not, they are drawn whenever somebody looks.
+    is_average
+        Whether it is called once for each head, with the mean over prompts.
     only
         Figures that are wanted of it; None for all that it draws.
     """
@@ -59,6 +62,7 @@ class FigureFunction:
     kind: Kind
     format: str | None
     is_stored: bool
+    is_average: bool = False
     only: frozenset[str] | None = None
 
     @property
@@ -88,10 +92,10 @@ class FigureFunction:
 def register_attn_figure_func(func: F) -> F: ...
 @overload
 def register_attn_figure_func(
-    func: None = None, *, fmt: str | None = None, stored: bool = True
+    func: None = None, *, fmt: str | None = None, stored: bool = True, average: bool = False
 ) -> Callable[[F], F]: ...
 def register_attn_figure_func(
-    func: F | None = None, *, fmt: str | None = None, stored: bool = True
+    func: F | None = None, *, fmt: str | None = None, stored: bool = True, average: bool = False
 ) -> F | Callable[[F], F]:
     """Register a figure function; one of the same name is replaced.
 
@@ -104,6 +108,9 @@ def register_attn_figure_func(
         Format of a matplotlib figure that it returns; ``svgz`` if not given.
     stored
         Whether its figures are kept, or drawn from the data whenever somebody looks.
+    average
+        Whether it is given the mean over prompts of each head's pattern, once, instead of every prompt's; at each
+        query the mean over the prompts that reach it, whose number is the coordinate ``n_prompts``.
 
     Returns
     -------
@@ -115,8 +122,10 @@ def register_attn_figure_func(
         It has no name, or takes other arguments.
     """
     if func is None:
-        return lambda function: _register(function, (name_of(function),), fmt, stored=stored)
-    return _register(func, (name_of(func),), fmt, stored=stored)
+        return lambda function: _register(
+            function, (name_of(function),), fmt, stored=stored, average=average
+        )
+    return _register(func, (name_of(func),), fmt, stored=stored, average=average)
 
 
 def register_attn_figure_multifunc(
@@ -145,9 +154,16 @@ def register_attn_figure_multifunc(
     return register
 
 
-def _register(function: F, figure_names: tuple[str, ...], fmt: str | None, *, stored: bool) -> F:
+def _register(
+    function: F,
+    figure_names: tuple[str, ...],
+    fmt: str | None,
+    *,
+    stored: bool,
+    average: bool = False,
+) -> F:
     kind_of(function)
-    facts = {FIGURE_NAMES_KEY: figure_names, _STORED_KEY: stored}
+    facts = {FIGURE_NAMES_KEY: figure_names, STORED_KEY: stored, _AVERAGE_KEY: average}
     if fmt is not None:
         facts[_FORMAT_KEY] = fmt
     try:
@@ -190,7 +206,8 @@ def figure_function(function: Callable[..., Any] | FigureFunction) -> FigureFunc
         figure_names=tuple(names),
         kind=kind,
         format=getattr(function, _FORMAT_KEY, default),
-        is_stored=getattr(function, _STORED_KEY, True),
+        is_stored=getattr(function, STORED_KEY, True),
+        is_average=getattr(function, _AVERAGE_KEY, False),
     )
 
 

@@ -310,11 +310,11 @@ class StoreWriter:
         if self._kinds is None:
             self._kinds = FigureTable(self.reader.handle).descriptions()
         first = len(self._datasets[f"{FIGURES}/index"])
-        lacking = dict.fromkeys(one.description() for one in figures)
-        lacking = {known: None for known in lacking if known not in self._kinds}
+        described = [one.description() for one in figures]
+        lacking = {known: None for known in described if known not in self._kinds}
         self._kinds |= {known: first + i for i, known in enumerate(lacking)}
         records = [FigureRecord(None, None, None, "", "", known) for known in lacking]
-        return records, [NONE] * len(records) + [self._kinds[one.description()] for one in figures]
+        return records, [NONE] * len(records) + [self._kinds[known] for known in described]
 
     def _check_space(
         self,

@@ -22,7 +22,14 @@ from pattern_lens.figures import (
 )
 from pattern_lens.figures.signature import kind_of
 
-STANDARD = ["raw", "log_scale", "query_entropy", "attention_by_distance", "singular_values"]
+STANDARD = [
+    "raw",
+    "mean_over_prompts",
+    "log_scale",
+    "query_entropy",
+    "attention_by_distance",
+    "singular_values",
+]
 
 
 def scores(attn_matrix, path):
@@ -235,7 +242,7 @@ def test_an_entry_can_be_chosen(fft):
 @pytest.mark.parametrize(
     ("select", "message"),
     [
-        ("ra", r"matches 'ra'; nearest: 'raw'; registered: raw, log_scale"),
+        ("ra", r"matches 'ra'; nearest: 'raw'; registered: raw, mean_over_prompts"),
         (["raw", "single*"], r"matches 'single\*'; nearest: 'singular_values'"),
         ("fft.lg", "nearest: 'fft.log'"),
         ("zzz", "matches 'zzz'; registered: raw, .*; import the module that registers it first"),

@@ -30,6 +30,17 @@ def raw(pattern: xr.DataArray) -> Figure:
     return _heat_map(pattern, values, "attention", "Blues", Normalize(0, largest))
 
 
+@register_attn_figure_func(average=True)
+def mean_over_prompts(pattern: xr.DataArray) -> Figure:
+    """Attention of each query to each key, averaged over the prompts that reach it."""
+    from matplotlib.colors import Normalize
+
+    values = np.asarray(pattern)
+    counts = pattern.coords.get("n_prompts")
+    several = "" if counts is None else f" over {int(counts.max())} prompts"
+    return _heat_map(pattern, values, f"mean{several}", "Blues", Normalize(0, _largest(values)))
+
+
 @register_attn_figure_func
 def log_scale(pattern: xr.DataArray) -> Figure:
     """Attention of each query to each key on a logarithmic scale; grey where there is none."""

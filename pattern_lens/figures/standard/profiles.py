@@ -68,6 +68,8 @@ def _by_distance(pattern: xr.DataArray) -> xr.DataArray:
     from pattern_lens import measures
 
     found = measures.attention_by_distance(pattern)
+    if pattern.attrs.get("causal"):
+        return found
     is_later = found.distance < 0
     is_causal = not (found.where(is_later, 0) > 0).any()
     return found.where(~is_later, drop=True) if is_causal else found
