@@ -34,6 +34,9 @@ Place = tuple[int | None, int | None, int | None]
 """Position of the prompt, layer and head; None for all of them."""
 
 
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
 @dataclass(frozen=True)
 class FigureRecord:
     """One figure, the failure in its place, or the word that neither holds any longer; as it is stored.
@@ -138,30 +141,49 @@ class FigureTable:
     @cached_property
     def rows(self) -> Rows:
         """The newest row of each prompt, layer, head and name, in this order; descriptions are not among them."""
-        rows: Rows = self.all_rows[self._valid & (self.all_rows["kind"] != NONE)]
-        rows = rows[np.isin(rows["kind"], np.array(sorted(self.kinds), np.uint32))]
-        number = self._name_numbers(rows)
-        order = np.lexsort(
-            (np.arange(len(rows)), number, rows["head"], rows["layer"], rows["prompt"])
-        )
-        rows, number = rows[order], number[order]
-        if not len(rows):
-            return rows
-        same = number[1:] == number[:-1]
-        for column in ("prompt", "layer", "head"):
-            same &= rows[column][1:] == rows[column][:-1]
-        newest: Rows = rows[np.append(~same, True)]
-        standing: Rows = newest[newest["flags"] & WITHDRAWN == 0]
+        every = self.all_rows
+        places = np.flatnonzero(self._valid & self._number_of(every["kind"], self._is_known))
+        places = places[self._order(every[places])] if len(places) else places
+        rows = every[places]
+        standing: Rows = rows[rows["flags"] & WITHDRAWN == 0]
         return standing
 
-    def _name_numbers(self, rows: Rows) -> np.ndarray[Any, np.dtype[np.intp]]:
-        numbers = {
-            name: i for i, name in enumerate(sorted({k["name"] for k in self.kinds.values()}))
-        }
-        of_kind = np.zeros(max(self.kinds, default=0) + 1, np.intp)
+    @cached_property
+    def _is_known(self) -> Numbers:
+        """For each row whether it is a description."""
+        known = np.zeros(len(self.all_rows) + 1, np.int64)
+        known[list(self.kinds)] = 1
+        return known
+
+    @cached_property
+    def _name_numbers(self) -> Numbers:
+        """For each row that is a description the number of its name, in alphabetical order."""
+        names = sorted({known["name"] for known in self.kinds.values()})
+        numbers = np.zeros(len(self.all_rows) + 1, np.int64)
         for kind, known in self.kinds.items():
-            of_kind[kind] = numbers[known["name"]]
-        return np.asarray(of_kind[rows["kind"]])
+            numbers[kind] = names.index(known["name"])
+        return numbers
+
+    @staticmethod
+    def _number_of(kinds: Any, table: Numbers) -> Any:
+        return table[np.minimum(kinds, np.uint32(len(table) - 1))]
+
+    def _order(self, rows: Rows) -> Numbers:
+        """Places of the last row of each prompt, layer, head and name, ascending by these."""
+        number = self._number_of(rows["kind"], self._name_numbers)
+        columns = [_ranked(rows[name]) for name in ("prompt", "layer", "head")] + [number]
+        key = np.zeros(len(rows), np.int64)
+        largest = 1
+        for column in columns:
+            n = int(column.max()) + 1
+            key, largest = key * n + column, largest * n
+        if largest >= 2**63:  # numbers that only a damaged or hostile file has
+            _, key = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+        order = np.arange(len(key))
+        if not (key[1:] >= key[:-1]).all():
+            order = np.argsort(key, kind="stable")  # quick where most is in order
+            key = key[order]
+        return np.asarray(order[np.append(key[1:] != key[:-1], True)])
 
     def of(self, name: str) -> Rows:
         """Rows of one figure's name, by prompt, layer and head."""
@@ -229,6 +251,17 @@ class FigureTable:
                 f"cannot read the figures of {self._handle.path}: a description is not JSON ({err})"
             ) from err
         return known
+
+
+def _ranked(column: Any) -> Numbers:
+    """A column's numbers, with what stands for none or all behind the largest."""
+    none = np.iinfo(column.dtype).max
+    is_none = column == none
+    if not is_none.any():
+        return np.asarray(column, np.int64)
+    others = column[~is_none]
+    behind = int(others.max()) + 1 if len(others) else 0
+    return np.where(is_none, behind, column.astype(np.int64))
 
 
 def _read_all(file: h5py.File) -> Rows:

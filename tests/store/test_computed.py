@@ -154,3 +154,23 @@ def test_verify_names_damaged_results_and_figures(written):
     with pytest.raises(DamagedFileError, match="do not have their checksum; draw it again"):
         reader.figures.record(row)
     reader.close()
+
+
+def test_rows_come_in_order_however_they_were_written(written):
+    rng = np.random.default_rng(0)
+    places = [(p, layer, head) for p in (None, 0, 2) for layer in (None, 0, 7) for head in (0, 3)]
+    for turn in range(3):
+        records = [
+            FigureRecord(*places[i], "n", "txt", b"%d" % turn) for i in rng.permutation(len(places))
+        ]
+        store(written, *records[: -1 if turn == 2 else None])
+    found = [one for one in figures(written) if one.name == "n"]
+    last = 2**64
+
+    def key(one):
+        return tuple(last if n is None else n for n in (one.prompt, one.layer, one.head))
+
+    assert [key(one) for one in found] == sorted(
+        key(FigureRecord(*p, "n", "", b"")) for p in places
+    )
+    assert sorted(one.data for one in found) == [b"1", *[b"2"] * (len(places) - 1)]
