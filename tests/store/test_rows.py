@@ -1,11 +1,22 @@
 """Index rows: what is sealed is valid, and nothing else."""
 
+import kill_writer
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pattern_lens.store.rows import ARRAY_ROW, PROMPT_ROW, is_blank, is_valid, newest, seal, seals
+from pattern_lens.store.rows import (
+    ARRAY_ROW,
+    PROMPT_ROW,
+    is_blank,
+    is_valid,
+    newest,
+    read_rows,
+    seal,
+    seals,
+)
+from pattern_lens.store.writer import StoreWriter
 
 
 def oracle(words: list[int]) -> int:
@@ -84,3 +95,22 @@ def test_a_row_that_names_an_absurd_prompt_costs_no_memory():
     rows = np.zeros(3, ARRAY_ROW)
     rows["prompt"], rows["start"] = [2**63, 1, 1], [7, 8, 9]
     assert newest(seal(rows))[["prompt", "start"]].tolist() == [(1, 9), (2**63, 7)]
+
+
+def test_rows_that_come_while_others_are_read(written, monkeypatch):
+    """HDF5 reads what there is at that moment, into an array made for what there was before."""
+    with StoreWriter(written, None) as writer:
+        file = writer.reader.handle
+        before = file.read(lambda file: read_rows(file, "prompts/index", PROMPT_ROW))
+        beyond = np.zeros(len(before) + 5, PROMPT_ROW)
+
+        def empty_meanwhile(shape, dtype):
+            monkeypatch.undo()
+            assert (shape, dtype) == ((len(before),), PROMPT_ROW)
+            writer.commit([kill_writer.record(i) for i in (50, 51)], {})
+            return beyond[: shape[0]]
+
+        monkeypatch.setattr("pattern_lens.store.rows.np.empty", empty_meanwhile)
+        found = file.read(lambda file: read_rows(file, "prompts/index", PROMPT_ROW))
+    np.testing.assert_array_equal(found, before)
+    assert not beyond[len(before) :].view("u1").any()
