@@ -27,6 +27,8 @@ NAMES: Final = (
     "capture",
     "memory",
     "predecessor",
+    "figures",
+    "mapping",
 )
 """The benchmark modules, in the order in which they run."""
 

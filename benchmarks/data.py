@@ -91,16 +91,27 @@ def records(numbers: Sequence[int], n_tokens: int) -> list[PromptRecord]:
 
 
 def write_file(
-    path: Path, n_prompts: int, n_tokens: int, *, layout: ArrayLayout | None = None, batch: int = 8
+    path: Path,
+    n_prompts: int,
+    n_tokens: int,
+    *,
+    layout: ArrayLayout | None = None,
+    batch: int = 8,
+    is_same: bool = False,
 ) -> Path:
-    """A file with random patterns, unless it is there; its layout is that of GPT-2 small by default."""
+    """A file with random patterns, unless it is there; its layout is that of GPT-2 small by default.
+
+    `is_same`: every batch has the patterns of the first one, which takes less time.
+    """
     layout = layout or pattern_layout()
     if path.exists():
         return path
+    data = random_patterns(layout, min(batch, n_prompts), n_tokens)
     with StoreWriter(path, header(layout), [layout]) as writer:
         for first in range(0, n_prompts, batch):
             numbers = range(first, min(first + batch, n_prompts))
-            data = random_patterns(layout, len(numbers), n_tokens, seed=first)
+            if first and not (is_same and len(numbers) == batch):
+                data = random_patterns(layout, len(numbers), n_tokens, seed=first)
             block = Block([(n_tokens, n_tokens)] * len(numbers), data)
             writer.commit(records(numbers, n_tokens), {layout.name: block})
     return path

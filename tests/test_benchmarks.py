@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import predecessor
+from benchmarks import peer
 from benchmarks.measure import Row, alternate, compare, duration
 from benchmarks.report import table, write_between_markers
 
-SLOW = {"capture", "growth", "memory", "predecessor", "reading"}
+SLOW = {"capture", "figures", "growth", "mapping", "memory", "predecessor", "reading"}
 """These start many processes, or import TransformerLens in them."""
+
+OF_PEER = {"figures", "predecessor"}
+"""These need pattern-lens 0.6.0."""
 
 
 @pytest.mark.parametrize(
@@ -21,9 +24,9 @@ SLOW = {"capture", "growth", "memory", "predecessor", "reading"}
     [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in command.NAMES],
 )
 def test_runs_at_its_smallest_size(name, tmp_path):
-    if name == "predecessor" and not predecessor.is_built():
+    if name in OF_PEER and not peer.is_built():
         pytest.skip(
-            f"pattern-lens 0.6.0 is not installed in {predecessor.PEER_PATH}: "
+            f"pattern-lens 0.6.0 is not installed in {peer.PEER_PATH}: "
             "'python -m benchmarks --only predecessor --size smoke' installs it"
         )
     module = import_module(f"benchmarks.{name}")
