@@ -68,6 +68,13 @@ class Chosen:
     about: Mapping[str, Any]
     layouts: Mapping[str, ArrayLayout] = field(default_factory=dict)
     refusal: str = ""
+    _abouts: dict[int, Mapping[str, Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    def about_of(self, n_made: int) -> Mapping[str, Any]:
+        """What the file says of a figure whose call made so many; one object, which is sent and described once."""
+        if n_made not in self._abouts:
+            self._abouts[n_made] = {**self.about, "figures": n_made}
+        return self._abouts[n_made]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,9 +163,9 @@ def as_record(
 ) -> FigureRecord:
     """A product as it is stored; `n_made` says how many its call made."""
     if isinstance(product, Picture):
-        about = {**chosen.about, "figures": n_made}
+        about = chosen.about_of(n_made)
         return FigureRecord(*place, product.name, product.format, product.data, about=about)
-    about = {**chosen.about, "figures": 0}
+    about = chosen.about_of(0)
     if isinstance(product, Failure):
         return failure_record(
             product.name, place, product.error, product.message, product.traceback, about=about

@@ -75,7 +75,8 @@ _SPARSE: Final = 64
 def read_rows(file: h5py.File, name: str, dtype: np.dtype[np.void]) -> Rows:
     """All rows of an index; not through h5py's high level, which builds the dtype anew each time."""
     dataset = h5py.h5d.open(file.id, name.encode())
-    there = dataset.get_space()  # what there is now: a writer in another thread may lengthen it before the read
+    # what there is now: a writer in another thread may lengthen it before the read
+    there = dataset.get_space()
     rows = np.empty(there.shape, dtype)
     dataset.read(h5py.h5s.create_simple(rows.shape), there, rows, mtype=_stored_type(dtype))
     return rows

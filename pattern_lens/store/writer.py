@@ -310,7 +310,13 @@ class StoreWriter:
         if self._kinds is None:
             self._kinds = FigureTable(self.reader.handle).descriptions()
         first = len(self._datasets[f"{FIGURES}/index"])
-        described = [one.description() for one in figures]
+        made: dict[tuple[str, str, int], bytes] = {}
+        described = []
+        for one in figures:
+            alike = (one.name, one.format, id(one.about))  # most figures share what is said of them
+            if alike not in made:
+                made[alike] = one.description()
+            described.append(made[alike])
         lacking = {known: None for known in described if known not in self._kinds}
         self._kinds |= {known: first + i for i, known in enumerate(lacking)}
         records = [FigureRecord(None, None, None, "", "", known) for known in lacking]
