@@ -28,6 +28,7 @@ from pattern_lens.errors import FileNotWritableError, PromptError
 from pattern_lens.models import CaptureModel, load_model
 from pattern_lens.names import KEY, LAYER, QUERY, RAGGED_DIMS
 from pattern_lens.prompts import PromptSet, read_prompts
+from pattern_lens.store.codec import give_way
 from pattern_lens.store.header import Header, check_same_model
 from pattern_lens.store.layout import ArrayLayout
 from pattern_lens.store.prompt_table import PromptRecord
@@ -318,7 +319,9 @@ class _Run:
         failures: dict[str, str] = {}
         stored: list[TokenizedPrompt] = []
         with (
-            StoreWriter(self.path, header, list(layouts.values())) as writer,
+            StoreWriter(
+                self.path, header, list(layouts.values()), gives_way=self._runs_on_cpu
+            ) as writer,
             tqdm(
                 total=len(ready),
                 desc=f"capturing {self.model.name}",
@@ -342,6 +345,11 @@ class _Run:
                 raise
         return failures
 
+    @property
+    def _runs_on_cpu(self) -> bool:
+        # Torch's threads wait for each other: one that is kept from its core stops them all.
+        return bool(self.model.device.type == "cpu")
+
     def _store_each(
         self,
         writer: StoreWriter,
@@ -361,7 +369,8 @@ class _Run:
         )
         failures: dict[str, str] = {}
         writing: Future[None] | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="pattern-lens-writer") as background:
+        start = give_way if self._runs_on_cpu else None
+        with ThreadPoolExecutor(1, "pattern-lens-writer", initializer=start) as background:
             for batch in plan:
                 for part, buffer in self._run(batch, layouts, plan, failures):
                     if writing is not None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 import os
 import struct
+import sys
+import threading
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache, lru_cache
 from itertools import accumulate
 from typing import Any, Final
@@ -20,6 +23,7 @@ _NAME: Final = "lz4"
 _LEVEL: Final = 5
 _BLOCK_BYTES: Final = 16 * 1024  # Blosc makes blocks of it times the item size: 64 KiB for float32
 _BLOSC_HEADER_BYTES: Final = 16
+_LOWEST_PRIORITY: Final = 19
 _STORED_AS_IT_IS: Final = 2  # a flag of the chunk's header
 
 
@@ -120,9 +124,17 @@ def _check_sizes(packed: bytes, expected: int) -> None:
         )
 
 
-@lru_cache(maxsize=1)
-def _pool(pid: int, n_threads: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a fork gets its own
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="pattern-lens-codec")
+@lru_cache(maxsize=2)
+def _pool(pid: int, n_threads: int, gives_way: bool) -> ThreadPoolExecutor:  # noqa: ARG001, FBT001 - a fork gets its own
+    start = give_way if gives_way else None
+    return ThreadPoolExecutor(n_threads, "pattern-lens-codec", initializer=start)
+
+
+def give_way() -> None:
+    """Let this thread run only where no other thread wants the core; does nothing where that is not to be had."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
 
 
 def default_threads() -> int:
@@ -130,6 +142,12 @@ def default_threads() -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4, 8)
 
 
-def pool(n_threads: int | None = None) -> ThreadPoolExecutor:
-    """The process-wide pool in which chunks are compressed and restored."""
-    return _pool(os.getpid(), n_threads or default_threads())
+def pool(n_threads: int | None = None, *, gives_way: bool = False) -> ThreadPoolExecutor:
+    """The process-wide pool in which chunks are compressed and restored.
+
+    Parameters
+    ----------
+    gives_way
+        Whether its threads run only where no other thread wants the core.
+    """
+    return _pool(os.getpid(), n_threads or default_threads(), gives_way)

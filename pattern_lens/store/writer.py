@@ -77,6 +77,8 @@ class StoreWriter:
         Activations and results that will be written; those that the file lacks are added.
     figures
         Whether figures will be written.
+    gives_way
+        Whether values are compressed only where no other thread wants the core, as where a model runs on it.
 
     Raises
     ------
@@ -91,7 +93,9 @@ class StoreWriter:
         layouts: Sequence[ArrayLayout] = (),
         *,
         figures: bool = False,
+        gives_way: bool = False,
     ) -> None:
+        self.gives_way = gives_way
         self.path = Path(path).expanduser().resolve()
         self._lock = WriterLock(self.path)
         self._file: Any = None
@@ -275,9 +279,10 @@ class StoreWriter:
         self, blocks: Mapping[str, Block], *, more_bytes: int = 0
     ) -> dict[str, list[Future[PackedLayer]]]:
         jobs = {}
+        executor = pool(gives_way=self.gives_way)
         for key, block in blocks.items():
             layout = self._layouts[key]
-            jobs[key] = pack_layers(layout, block.data, spans(layout, block.sizes), pool())
+            jobs[key] = pack_layers(layout, block.data, spans(layout, block.sizes), executor)
         self._check_space(blocks, jobs, more_bytes)
         return jobs
 
