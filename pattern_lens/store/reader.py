@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pattern_lens.errors import DamagedFileError, UnknownActivationError, UnknownResultError
+from pattern_lens.errors import (
+    DamagedFileError,
+    StoreError,
+    UnknownActivationError,
+    UnknownResultError,
+)
 from pattern_lens.store.attributes import as_text, read_text
 from pattern_lens.store.chunks import (
     Array,
@@ -279,11 +284,14 @@ class StoreReader:
 
     def names(self) -> list[str]:
         """Short names of the stored activations."""
-        return self._read(lambda file: sorted(file.get(ACTIVATIONS, ())))
+        return self._names_in(ACTIVATIONS)
 
     def result_names(self) -> list[str]:
         """Names of the stored results."""
-        return self._read(lambda file: sorted(file.get(RESULTS, ())))
+        return self._names_in(RESULTS)
+
+    def _names_in(self, section: str) -> list[str]:
+        return self._read(lambda file: sorted(file.get(section, ())))
 
     def groups(self) -> list[str]:
         """Paths of all activations and results."""
@@ -298,16 +306,8 @@ class StoreReader:
         UnknownActivationError
             The file does not hold it; the message lists what it holds.
         """
-        try:
-            return self.stored(f"{ACTIVATIONS}/{name}")
-        except KeyError:
-            held = self.names()
-            if name in held:
-                raise
-            raise UnknownActivationError(
-                f"no activation {name!r} in {self.path}: it holds {', '.join(held) or 'none'}; "
-                f"capture it with names=({name!r},)"
-            ) from None
+        what_to_do = f"capture it with names=({name!r},)"
+        return self._named(ACTIVATIONS, name, UnknownActivationError, what_to_do)
 
     def result(self, name: str) -> StoredArray:
         """A stored result by name.
@@ -317,15 +317,20 @@ class StoreReader:
         UnknownResultError
             The file does not hold it; the message lists what it holds.
         """
+        what_to_do = f"store one with patterns.map(function, name={name!r})"
+        return self._named(RESULTS, name, UnknownResultError, what_to_do)
+
+    def _named(
+        self, section: str, name: str, error: type[StoreError], what_to_do: str
+    ) -> StoredArray:
         try:
-            return self.stored(f"{RESULTS}/{name}")
+            return self.stored(f"{section}/{name}")
         except KeyError:
-            held = self.result_names()
+            held = self._names_in(section)
             if name in held:
                 raise
-            raise UnknownResultError(
-                f"no result {name!r} in {self.path}: it holds {', '.join(held) or 'none'}; "
-                f"store one with patterns.map(function, name={name!r})"
+            raise error(
+                f"no {section.removesuffix('s')} {name!r} in {self.path}: it holds {', '.join(held) or 'none'}; {what_to_do}"
             ) from None
 
     def stored(self, group: str) -> StoredArray:

@@ -270,9 +270,10 @@ class StoreWriter:
                 data = self._datasets[f"{FIGURES}/data"]
                 figure_rows = append_figures(data, [*described, *figures], kinds)
             self._file.flush()
-            self._name(positions, blocks, written)
-            if figures:
+            if figures:  # before the values: what has values counts as done
                 append(self._datasets[f"{FIGURES}/index"], figure_rows)
+                self._file.flush()
+            self._name(positions, blocks, written)
             self._file.flush()
 
     def _pack(
