@@ -7,6 +7,7 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
+from pattern_lens.closing import Closing
 from pattern_lens.patterns import display
 from pattern_lens.patterns.collection import Activations, Chunks, Patterns
 from pattern_lens.patterns.failures import failure_table, of_known_prompts
@@ -19,7 +20,6 @@ from pattern_lens.store.reader import StoreReader
 if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
-    from types import TracebackType
 
     import pandas as pd
     import xarray as xr
@@ -59,7 +59,7 @@ class StoredActivations(Mapping[str, Activations]):
             collection.refresh()
 
 
-class Run:
+class Run(Closing):
     """A file: `.patterns`, `.activations`, `.results`, `.figures`, `.failures`, `.prompts`, `.model`.
 
     Parameters
@@ -131,14 +131,6 @@ class Run:
     def close(self) -> None:
         """Close the file, for everything that was taken from it too."""
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         if self._reader.handle.closed:

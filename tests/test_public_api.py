@@ -45,7 +45,7 @@ HEAVY = {
 
 # A room may import what stands in an earlier line, and itself.
 ORDER = [
-    {"names", "errors", "wording", "consts", "tracebacks"},
+    {"names", "errors", "wording", "consts", "tracebacks", "closing"},
     {"prompts", "heads"},
     {"tokens", "weights"},
     {"models"},

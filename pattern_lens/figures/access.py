@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from html import escape
 from typing import TYPE_CHECKING, Self
 
+from pattern_lens.closing import Closing
 from pattern_lens.errors import UnknownFigureError
 from pattern_lens.figures import gallery, show
 from pattern_lens.figures.collection import FigureCollection
@@ -18,10 +19,9 @@ from pattern_lens.wording import counted
 if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
-    from types import TracebackType
 
 
-class Figures(Mapping[str, FigureCollection]):
+class Figures(Closing, Mapping[str, FigureCollection]):
     """The figures of a file by name: those that it holds, and those that are drawn when somebody looks.
 
     Parameters
@@ -87,14 +87,6 @@ class Figures(Mapping[str, FigureCollection]):
     def close(self) -> None:
         """Close the file, for everything that was taken from it too."""
         self.held.reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         if self.held.is_closed:

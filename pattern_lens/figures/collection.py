@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from pattern_lens.closing import Closing
 from pattern_lens.errors import (
     DimensionError,
     UnknownFigureError,
@@ -40,7 +41,6 @@ from pattern_lens.store.rows import FAILED, NO_PROMPT, NONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     import pandas as pd
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _DIMS: Final = (PROMPT, LAYER, HEAD)
 
 
-class FigureCollection:
+class FigureCollection(Closing):
     """Figures of one name; iterating gives them one after another, `sel` the ones that are wanted.
 
     Parameters
@@ -292,14 +292,6 @@ class FigureCollection:
     def close(self) -> None:
         """Close the file, for everything that was taken from it too."""
         self._held.reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         if self._held.is_closed:

@@ -68,7 +68,9 @@ class Chosen:
     about: Mapping[str, Any]
     layouts: Mapping[str, ArrayLayout] = field(default_factory=dict)
     refusal: str = ""
-    _abouts: dict[int, Mapping[str, Any]] = field(default_factory=dict, repr=False, compare=False)
+    _abouts: dict[int, Mapping[str, Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def about_of(self, n_made: int) -> Mapping[str, Any]:
         """What the file says of a figure whose call made so many; one object, which is sent and described once."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 import xarray as xr
 
+from pattern_lens.closing import Closing
 from pattern_lens.errors import DimensionError, UnknownPromptError
 from pattern_lens.names import COMPONENT, HEAD, LAYER, PROMPT, RAGGED_DIMS
 from pattern_lens.patterns import blocks, display, whole
@@ -26,7 +27,6 @@ from pattern_lens.patterns.table import prompt_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     import pandas as pd
 
@@ -38,7 +38,7 @@ _PAGE: Final = 4096
 _SMALL: Final = 3
 
 
-class Activations(Operations, Mapping[str, xr.DataArray]):
+class Activations(Closing, Operations, Mapping[str, xr.DataArray]):
     """One stored activation of every prompt: `collection[hash]` is a lazy DataArray.
 
     Attributes
@@ -460,14 +460,6 @@ class Activations(Operations, Mapping[str, xr.DataArray]):
     def close(self) -> None:
         """Close the file, for everything that was chosen from it too."""
         self.base.source.reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return display.text(self)

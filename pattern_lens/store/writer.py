@@ -8,10 +8,11 @@ import shutil
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pattern_lens.closing import Closing
 from pattern_lens.errors import (
     DiskFullError,
     PromptError,
@@ -51,7 +52,6 @@ from pattern_lens.store.swmr import open_swmr_writer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from concurrent.futures import Future
-    from types import TracebackType
 
     import h5py
 
@@ -64,7 +64,7 @@ __all__ = ["Block", "StoreWriter"]
 _SPARE_BYTES: Final = 4 << 20
 
 
-class StoreWriter:
+class StoreWriter(Closing):
     """The one writer of a file, as a context manager; the file is created when it does not exist.
 
     Parameters
@@ -140,14 +140,6 @@ class StoreWriter:
             if len(torn) and not bool(is_blank(torn).all()):
                 dataset[len(dataset) - len(torn) :] = np.zeros(len(torn), torn.dtype)
                 self._file.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file and let the next writer in; everything committed is stored already."""
