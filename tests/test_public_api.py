@@ -46,7 +46,7 @@ HEAVY = {
 # A room may import what stands in an earlier line, and itself.
 ORDER = [
     {"names", "errors", "wording", "consts", "tracebacks", "closing"},
-    {"prompts", "heads"},
+    {"prompts", "heads", "each_model"},
     {"tokens", "weights"},
     {"models"},
     {"store"},

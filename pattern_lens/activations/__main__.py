@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pattern_lens.consts import DATA_DIR
-from pattern_lens.errors import PatternLensError
+from pattern_lens.each_model import each_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Capture for each model; returns the exit status, 1 where a model or a prompt failed."""
     options = vars(_parser().parse_args(argv))
-    models = [name.strip() for name in options.pop("model").split(",") if name.strip()]
-    status = 0
-    for model in models:
-        try:
-            status |= _capture(model, options)
-        except KeyboardInterrupt as stop:
-            _say("; ".join(["interrupted", *getattr(stop, "__notes__", [])]))
-            return _INTERRUPTED
-        except (PatternLensError, OSError) as err:
-            _say(f"error: {err}")
-            status = 1
-    return status
+    return each_model(options.pop("model"), lambda model: _capture(model, options), _say)
 
 
 def _capture(model: str, options: dict[str, object]) -> int:

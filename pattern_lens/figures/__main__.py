@@ -8,12 +8,12 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from pattern_lens.consts import DATA_DIR
-from pattern_lens.errors import MapWarning, PatternLensError
+from pattern_lens.each_model import each_model
+from pattern_lens.errors import MapWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_INTERRUPTED: Final = 130
 _YES: Final = ("true", "yes", "y", "on", "1")
 _NO: Final = ("false", "no", "n", "off", "0")
 
@@ -21,18 +21,7 @@ _NO: Final = ("false", "no", "n", "off", "0")
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw for each model; returns the exit status, 1 where a model or a figure failed."""
     options = vars(_parser().parse_args(argv))
-    models = [name.strip() for name in options.pop("model").split(",") if name.strip()]
-    status = 0
-    for model in models:
-        try:
-            status |= _draw(model, options)
-        except KeyboardInterrupt as stop:
-            _say("; ".join(["interrupted", *getattr(stop, "__notes__", [])]))
-            return _INTERRUPTED
-        except (PatternLensError, OSError) as err:
-            _say(f"error: {err}")
-            status = 1
-    return status
+    return each_model(options.pop("model"), lambda model: _draw(model, options), _say)
 
 
 def _draw(model: str, options: dict[str, Any]) -> int:
