@@ -84,6 +84,12 @@ class PromptTable:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def has(self, ascending: np.ndarray[Any, Any]) -> slice | np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of these positions are prompts; a row that a writer is about to fill is none yet."""
+        if len(self) == len(self.rows):
+            return slice(0, int(np.searchsorted(ascending, len(self.rows))))
+        return np.isin(ascending.astype(np.intp), self.positions)
+
     def find(self, prompt_hash: str) -> int | None:
         """Position of a prompt, or None where the file does not hold it."""
         keys, positions = self._sorted_keys

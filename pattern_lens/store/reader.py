@@ -48,8 +48,8 @@ class StoredArray:
     ----------
     group
         Path of its group.
-    n_prompts
-        Length of the prompt table where that was read already; what was stored since is left out.
+    prompts
+        The prompt table where that was read already; values of prompts that it lacks are left out.
 
     Attributes
     ----------
@@ -63,11 +63,14 @@ class StoredArray:
     """
 
     def __init__(
-        self, handle: ReadHandle, group: str, n_prompts: Callable[[], int | None] = lambda: None
+        self,
+        handle: ReadHandle,
+        group: str,
+        prompts: Callable[[], PromptTable | None] = lambda: None,
     ) -> None:
         self._handle = handle
         self.group = group
-        self._n_prompts = n_prompts
+        self._known_prompts = prompts
         self._cached: tuple[h5py.File, h5py.Dataset] | None = None
         self.layout = handle.read(self._read_layout)
 
@@ -81,8 +84,8 @@ class StoredArray:
         rows = newest(
             self._handle.read(lambda file: read_rows(file, f"{self.group}/index", ARRAY_ROW))
         )
-        known = self._n_prompts()
-        return rows if known is None else rows[: np.searchsorted(rows["prompt"], known)]
+        known = self._known_prompts()
+        return rows if known is None else rows[known.has(rows["prompt"])]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -336,12 +339,12 @@ class StoreReader:
     def stored(self, group: str) -> StoredArray:
         """An activation or result by the path of its group; KeyError where there is none."""
         if group not in self._arrays:
-            self._arrays[group] = StoredArray(self.handle, group, self._n_prompts)
+            self._arrays[group] = StoredArray(self.handle, group, self._prompts_read)
         return self._arrays[group]
 
-    def _n_prompts(self) -> int | None:
-        table: PromptTable | None = self.__dict__.get("prompts")
-        return None if table is None else len(table.rows)
+    def _prompts_read(self) -> PromptTable | None:
+        found: PromptTable | None = self.__dict__.get("prompts")
+        return found
 
     def tokens(self, position: int, column: str = "text") -> list[str]:
         """Text (or the tokenizer's own string) of each token of one prompt."""

@@ -8,6 +8,7 @@ from kill_writer import PATTERN, n_ctx
 from pattern_lens.errors import DamagedFileError, UnknownActivationError
 from pattern_lens.store.chunks import Selection
 from pattern_lens.store.reader import StoreReader
+from pattern_lens.store.writer import StoreWriter
 
 
 @pytest.fixture
@@ -87,6 +88,25 @@ def test_prompts_stored_since_the_table_was_read_are_not_shown(written, reader):
     with kill_writer.StoreWriter(written, None, [PATTERN]) as writer:
         writer.commit([kill_writer.record(40)], {"pattern": kill_writer.block(PATTERN, [40])})
     assert len(reader.array("pattern")) == 11
+    assert len(StoreReader(written).array("pattern")) == 12
+
+
+def test_a_table_read_while_a_row_is_added_gives_no_values_without_a_prompt(written, monkeypatch):
+    """A writer of this process lengthens an index before it fills it: the table may be read in between."""
+    seen = []
+
+    def append(dataset, values):
+        first = len(dataset)
+        dataset.resize(first + len(values), axis=0)
+        if dataset.name == "/prompts/index":
+            seen.append(StoreReader(written))
+            assert len(seen[0].prompts) == 11
+        dataset[first:] = values
+
+    monkeypatch.setattr("pattern_lens.store.writer.append", append)
+    with StoreWriter(written, kill_writer.HEADER, [PATTERN]) as writer:
+        writer.commit([kill_writer.record(20)], {"pattern": kill_writer.block(PATTERN, [20])})
+    assert len(seen[0].array("pattern")) == 11
     assert len(StoreReader(written).array("pattern")) == 12
 
 
