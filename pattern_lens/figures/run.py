@@ -26,7 +26,7 @@ from pattern_lens.figures.products import Failure
 from pattern_lens.figures.report import FigureReport
 from pattern_lens.figures.select import Select, select_figure_functions
 from pattern_lens.figures.trial import COSTLY
-from pattern_lens.mapping import ItemFailure, run_batches
+from pattern_lens.mapping import ItemFailure, run_batches, workers_kept
 from pattern_lens.names import HEAD, head_label
 from pattern_lens.patterns.computed import block
 from pattern_lens.patterns.opening import open_patterns
@@ -150,7 +150,8 @@ def map_figures(
             force=force,
         )
         run = _Run(plan, _Where(client, n_workers, timeout_seconds), size_limit_bytes)
-        run.run(progress=progress)
+        with workers_kept():  # those of the trial draw on
+            run.run(progress=progress)
         report = FigureReport(
             path=patterns.base.source.reader.path,
             n_drawn=run.n_drawn,

@@ -6,7 +6,8 @@ their own, which are watched from outside, so that an item that raises, hangs or
 
 from __future__ import annotations
 
+from pattern_lens.mapping.kept import workers_kept
 from pattern_lens.mapping.outcomes import BatchOutcome, ItemFailure
 from pattern_lens.mapping.run import run_batches
 
-__all__ = ["BatchOutcome", "ItemFailure", "run_batches"]
+__all__ = ["BatchOutcome", "ItemFailure", "run_batches", "workers_kept"]

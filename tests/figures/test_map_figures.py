@@ -808,7 +808,7 @@ import pattern_lens as pl
 from pattern_lens.figures import Image
 
 def pictured(pattern):
-    time.sleep(0.05)
+    time.sleep(0.12)
     with open({log!r}, "a") as file:
         print(pattern.attrs["hash"], int(pattern["layer"]), int(pattern["head"]), "picture", file=file)
     return {{"a": Image(b"a", "png"), "b": Image(b"b", "png")}}
