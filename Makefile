@@ -40,7 +40,7 @@ $(VENV)/made:
 
 $(VENV)/demo.done: $(VENV)/made pyproject.toml constraints.txt
 	$(PIP) torch
-	$(PIP) --editable ".[capture]"
+	$(PIP) --editable ".[all]"
 	@touch $@
 
 $(VENV)/test.done: $(VENV)/demo.done

@@ -13,6 +13,7 @@ __all__ = [
     "Run",
     "__version__",
     "capture",
+    "compare",
     "errors",
     "export_figures",
     "import_folder",
@@ -26,6 +27,10 @@ __all__ = [
     "parse_heads",
     "prompt_hash",
     "read_prompts",
+    "plot_heads",
+    "plot_pattern",
+    "plot_scores",
+    "plot_tokens",
 ]
 
 if TYPE_CHECKING:
@@ -43,6 +48,11 @@ if TYPE_CHECKING:
     from pattern_lens.prompts import prompt_hash, read_prompts
     from pattern_lens.run import Run, open_run
 
+    from pattern_lens.plots.comparison import compare
+    from pattern_lens.plots.heads import plot_heads
+    from pattern_lens.plots.pattern import plot_pattern
+    from pattern_lens.plots.scores import plot_scores
+    from pattern_lens.plots.text import plot_tokens
 _HOMES: Final = {
     "Activations": "patterns.collection",
     "Patterns": "patterns.collection",
@@ -54,6 +64,7 @@ _HOMES: Final = {
     "map_figures": "figures.run",
     "open_activations": "patterns.opening",
     "open_figures": "figures.access",
+    "compare": "plots.comparison",
     "open_patterns": "patterns.opening",
     "open_results": "patterns.results",
     "open_run": "run",
@@ -66,6 +77,10 @@ _HOMES: Final = {
 def __getattr__(name: str) -> Any:
     # Imported on first use: opening a file must not cost the seconds that torch takes to import.
     if name == "errors":
+    "plot_heads": "plots.heads",
+    "plot_pattern": "plots.pattern",
+    "plot_scores": "plots.scores",
+    "plot_tokens": "plots.text",
         return import_module("pattern_lens.errors")
     if name not in _HOMES:
         raise AttributeError(f"module 'pattern_lens' has no attribute {name!r}")

@@ -210,3 +210,48 @@ class NoWorkersError(PatternLensError, TimeoutError):
 
 class ClusterLostError(PatternLensError, ConnectionError):
     """A cluster that cannot be reached, or was lost on the way."""
+
+
+# --- plots -------------------------------------------------------------------------------------
+
+
+class PlotsMissingError(PatternLensError, ModuleNotFoundError):
+    """A plot that needs packages which are not installed."""
+
+
+class PlotError(PatternLensError, ValueError):
+    """An array that cannot be plotted as asked: nothing in it, not the same labels, no such limits."""
+
+
+class PlotTypeError(PatternLensError, TypeError):
+    """Something that is no labelled array of real numbers."""
+
+
+class PlotFormatError(PatternLensError, ValueError):
+    """A file ending that a plot cannot be saved under."""
+
+
+class BrowserMissingError(PatternLensError, RuntimeError):
+    """A picture of a plot that no browser could draw."""
+
+
+# --- the residual stream -----------------------------------------------------------------------
+
+
+class ResidualError(PatternLensError, ValueError):
+    """An analysis that the model's architecture, or the way it was asked for, does not allow."""
+
+
+class WeightsMissingError(StoreError, KeyError):
+    """Weights of the model that an analysis needs, and the file does not hold."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class RawWeightsError(PatternLensError, ValueError):
+    """An analysis of logits on weights in which the final norm and the unembedding are not yet one."""
+
+
+class AnswerTokenError(PatternLensError, ValueError):
+    """Something that names no single token of the model's vocabulary."""

@@ -11,6 +11,11 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 SAYS = {
     "capture_and_read": ["2 prompts stored in clock.h5", "the last token looks at"],
     "draw_a_head": ["drawn to head.png"],
+    "look_at_heads": [
+        "heads.html: demo-gpt2",
+        "pattern.html: L1H0",
+        "comparison.html: L1H0 and L1H",
+    ],
     "own_figure_and_measure": ["L1H5  induction 0.5", "105 figures stored", "saved to arcs.png"],
 }
 
@@ -23,7 +28,11 @@ def test_every_example_is_listed_here() -> None:
 def test_example(path: Path, tmp_path: Path, demo_file: Path) -> None:
     assert len(path.read_text().splitlines()) < 80
     file = shutil.copy(demo_file, tmp_path / "own.h5")
-    arguments = {"own_figure_and_measure": [file, "arcs.png"], "draw_a_head": [file, "head.png"]}
+    arguments = {
+        "own_figure_and_measure": [file, "arcs.png"],
+        "draw_a_head": [file, "head.png"],
+        "look_at_heads": [file, "pages"],
+    }
     command = [sys.executable, "-W", "error::DeprecationWarning:pattern_lens", path]
     command += arguments.get(path.stem, [tmp_path])
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)

@@ -15,6 +15,7 @@ PUBLIC = [
     "Run",
     "__version__",
     "capture",
+    "compare",
     "errors",
     "export_figures",
     "import_folder",
@@ -28,6 +29,10 @@ PUBLIC = [
     "parse_heads",
     "prompt_hash",
     "read_prompts",
+    "plot_heads",
+    "plot_pattern",
+    "plot_scores",
+    "plot_tokens",
 ]
 
 HEAVY = {
@@ -61,6 +66,7 @@ ORDER = [
     {"cli"},
     {"__main__"},
 ]
+    {"plots"},
 
 
 def test_what_is_promised():
