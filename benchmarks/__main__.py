@@ -29,6 +29,7 @@ NAMES: Final = (
     "predecessor",
     "figures",
     "mapping",
+    "looking",
 )
 """The benchmark modules, in the order in which they run."""
 

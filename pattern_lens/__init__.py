@@ -16,6 +16,8 @@ __all__ = [
     "compare",
     "errors",
     "export_figures",
+    "export_html",
+    "export_site",
     "import_folder",
     "load_model",
     "map_figures",
@@ -25,12 +27,13 @@ __all__ = [
     "open_results",
     "open_run",
     "parse_heads",
-    "prompt_hash",
-    "read_prompts",
     "plot_heads",
     "plot_pattern",
     "plot_scores",
     "plot_tokens",
+    "prompt_hash",
+    "read_prompts",
+    "serve",
 ]
 
 if TYPE_CHECKING:
@@ -45,42 +48,48 @@ if TYPE_CHECKING:
     from pattern_lens.patterns.collection import Activations, Patterns
     from pattern_lens.patterns.opening import open_activations, open_patterns
     from pattern_lens.patterns.results import open_results
-    from pattern_lens.prompts import prompt_hash, read_prompts
-    from pattern_lens.run import Run, open_run
-
     from pattern_lens.plots.comparison import compare
     from pattern_lens.plots.heads import plot_heads
     from pattern_lens.plots.pattern import plot_pattern
     from pattern_lens.plots.scores import plot_scores
     from pattern_lens.plots.text import plot_tokens
+    from pattern_lens.prompts import prompt_hash, read_prompts
+    from pattern_lens.run import Run, open_run
+    from pattern_lens.server.one_page import export_html
+    from pattern_lens.server.running import serve
+    from pattern_lens.server.site import export_site
+
 _HOMES: Final = {
     "Activations": "patterns.collection",
     "Patterns": "patterns.collection",
     "Run": "run",
     "capture": "activations.capture",
+    "compare": "plots.comparison",
     "export_figures": "figures.export",
+    "export_html": "server.one_page",
+    "export_site": "server.site",
     "import_folder": "importing.run",
     "load_model": "models",
     "map_figures": "figures.run",
     "open_activations": "patterns.opening",
     "open_figures": "figures.access",
-    "compare": "plots.comparison",
     "open_patterns": "patterns.opening",
     "open_results": "patterns.results",
     "open_run": "run",
     "parse_heads": "heads",
+    "plot_heads": "plots.heads",
+    "plot_pattern": "plots.pattern",
+    "plot_scores": "plots.scores",
+    "plot_tokens": "plots.text",
     "prompt_hash": "prompts",
     "read_prompts": "prompts",
+    "serve": "server.running",
 }
 
 
 def __getattr__(name: str) -> Any:
     # Imported on first use: opening a file must not cost the seconds that torch takes to import.
     if name == "errors":
-    "plot_heads": "plots.heads",
-    "plot_pattern": "plots.pattern",
-    "plot_scores": "plots.scores",
-    "plot_tokens": "plots.text",
         return import_module("pattern_lens.errors")
     if name not in _HOMES:
         raise AttributeError(f"module 'pattern_lens' has no attribute {name!r}")

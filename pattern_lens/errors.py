@@ -59,6 +59,10 @@ class HookSilentError(PatternLensError, RuntimeError):
     """A hook that exists but never fired, or fired with something other than expected."""
 
 
+class NoResidualStreamError(PatternLensError, ValueError):
+    """A model whose residual stream is not the sum of what its parts write, or not known to be."""
+
+
 class TokenizerError(PatternLensError, ValueError):
     """A tokenizer that is missing or does not give back the text it was given."""
 
@@ -128,6 +132,10 @@ class MapFailedError(PatternLensError, RuntimeError):
     """A function that could not be mapped: it fails wherever it was tried, or there is nothing to map it over."""
 
 
+class DiskSpaceWarning(UserWarning):
+    """A capture that may need more room than its disk has."""
+
+
 class MapWarning(UserWarning):
     """Some prompts or figures of a map failed; the rest is there."""
 
@@ -187,6 +195,32 @@ class FigureFailedError(PatternLensError, RuntimeError):
 
 class ForeignFolderError(PatternLensError, FileExistsError):
     """A folder to export to, in which there are files that no export made."""
+
+
+# --- looking -----------------------------------------------------------------------------------
+
+
+class UnknownAddressError(PatternLensError, KeyError):
+    """An address of the web application at which there is nothing."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class FileGoneError(StoreError, FileNotFoundError):
+    """A file that was served and is no longer there."""
+
+
+class NothingToServeError(PatternLensError, FileNotFoundError):
+    """A folder, or a list of files, without one that can be shown."""
+
+
+class PortInUseError(PatternLensError, OSError):
+    """A port at which another program answers, or which must not be used."""
+
+
+class ExportTooLargeError(PatternLensError, ValueError):
+    """A selection that does not fit one page."""
 
 
 # --- mapping -----------------------------------------------------------------------------------

@@ -37,6 +37,9 @@ COMMANDS = (
     "figures",
     "export-figures",
     "import",
+    "serve",
+    "export-site",
+    "export-html",
 )
 TEXTS = ("the cat sat on the mat", "hello world", "one two three four five six")
 SIZES = (4, 2, 3)

@@ -131,6 +131,9 @@ def test_what_it_says_to_try_next_works(
     steps = out.split("try next, in this folder:\n")[1].splitlines()
     assert (f"  . {BIN / 'activate'}" in steps) != is_active
     assert {step.split()[0] for step in steps} - {"."} == {"pattern-lens", "python"}
+    assert (
+        steps.pop() == "  pattern-lens serve demo.h5"
+    )  # until it is stopped; tests/browser opens it
     # printed to be pasted into one shell
     script = "\n".join(f"{step.strip()} && echo step {i}" for i, step in enumerate(steps))
     done = subprocess.run(["sh", "-ec", script], check=False, capture_output=True, text=True)

@@ -18,6 +18,8 @@ PUBLIC = [
     "compare",
     "errors",
     "export_figures",
+    "export_html",
+    "export_site",
     "import_folder",
     "load_model",
     "map_figures",
@@ -27,12 +29,13 @@ PUBLIC = [
     "open_results",
     "open_run",
     "parse_heads",
-    "prompt_hash",
-    "read_prompts",
     "plot_heads",
     "plot_pattern",
     "plot_scores",
     "plot_tokens",
+    "prompt_hash",
+    "read_prompts",
+    "serve",
 ]
 
 HEAVY = {
@@ -46,6 +49,8 @@ HEAVY = {
     "xarray",
     "h5py",
     "dask",
+    "starlette",
+    "uvicorn",
 }
 
 # A room may import what stands in an earlier line, and itself.
@@ -60,13 +65,15 @@ ORDER = [
     {"patterns", "activations"},
     {"measures"},
     {"figures"},
+    {"plots"},
     {"importing", "run"},
+    {"server"},
+    {"indexes"},
     {"figure_util", "attn_figure_funcs"},
     {"demo", "testing"},
     {"cli"},
     {"__main__"},
 ]
-    {"plots"},
 
 
 def test_what_is_promised():

@@ -24,6 +24,7 @@ _CAPTURE_PACKAGES: Final = (
     "huggingface_hub",
     "psutil",
 )
+_WEB_PACKAGES: Final = ("starlette", "uvicorn")
 
 
 def print_json(value: Any) -> None:
@@ -47,8 +48,9 @@ def error_words(err: BaseException) -> str:
     """What an error says, without the number that Python puts before an OSError's words."""
     if isinstance(err, ModuleNotFoundError):
         package = (err.name or "").partition(".")[0]
-        if package in _CAPTURE_PACKAGES:
-            return f"{package} is not installed; run: pip install 'pattern-lens[capture]'"
+        for extra, packages in (("capture", _CAPTURE_PACKAGES), ("web", _WEB_PACKAGES)):
+            if package in packages:
+                return f"{package} is not installed; run: pip install 'pattern-lens[{extra}]'"
     if isinstance(err, PatternLensError) and isinstance(err, OSError) and err.strerror:
         return err.strerror
     return str(err)

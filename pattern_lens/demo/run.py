@@ -26,7 +26,7 @@ from pattern_lens.store.info import describe
 if TYPE_CHECKING:
     import xarray as xr
 
-    from pattern_lens.activations.capture import CaptureReport
+    from pattern_lens.activations.report import CaptureReport
     from pattern_lens.figures.report import FigureReport
 
 FIGURES: Final = ("log_scale", "mean_over_prompts")
@@ -136,7 +136,7 @@ def strongest(scores: xr.DataArray, *, n: int = 3) -> tuple[HeadScore, ...]:
 
 
 def next_steps(file_name: str) -> tuple[str, ...]:
-    """Shell commands that work in the folder of the file; the first makes `pattern-lens` known where it is not."""
+    """Shell commands that work in the folder of the file; the first makes `pattern-lens` known where it is not, the last runs until it is stopped."""
     name = shlex.quote(file_name)
     opened = f"import pattern_lens as pl; patterns = pl.open_patterns({file_name!r})"
     snippets = (
@@ -156,4 +156,6 @@ def next_steps(file_name: str) -> tuple[str, ...]:
         f"pattern-lens figures {name} --figures query_entropy --heads L1H0",
         f"pattern-lens export-figures {name} -o attn_data",
         f"pattern-lens capture -m {model} -p {prompts} -o {name} --names resid_post,z",
+        f"pattern-lens export-html {name} --heads L1 -o demo.html",
+        f"pattern-lens serve {name}",
     )

@@ -1,0 +1,86 @@
+/** The bar above both pages: what is open, dark or light, help. */
+import { h, icon, replace } from "pattern-lens/dom.js";
+import { helpDialog } from "pattern-lens/help.js";
+import { parsePlace } from "pattern-lens/heads.js";
+import { address, replaceState } from "pattern-lens/state.js";
+import { toggleTheme } from "pattern-lens/theme.js";
+
+const HALF_MOON = "M8 2a6 6 0 1 0 0 12zM8 2a6 6 0 0 1 0 12";
+
+/** @param {{currentState: () => object, navigate: Function}} page */
+export function mountHeader(header, index, { currentState, navigate }) {
+  const help = helpDialog();
+  const openHelp = () => help.open || help.showModal();
+  replace(
+    header,
+    galleryLink(currentState, navigate),
+    h("div", { class: "where" }, names(index)),
+    h(
+      "button",
+      { class: "quiet", id: "theme", title: "Dark or light (d)", onclick: () => changeTheme(currentState) },
+      icon(HALF_MOON),
+      h("span", { class: "hidden-text" }, "Dark or light"),
+    ),
+    h("button", { class: "quiet", id: "help-button", title: "Keys and controls (?)", onclick: openHelp }, "Help"),
+    help,
+  );
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
+    if (event.key === "?") openHelp();
+    if (event.key === "d") changeTheme(currentState);
+  });
+}
+
+/** Whether a key belongs to what is being written. */
+export function isTyping(target) {
+  return (
+    target instanceof HTMLElement &&
+    target.matches("input:not([type=checkbox], [type=radio], [type=range]), textarea, select, [contenteditable]")
+  );
+}
+
+function galleryLink(currentState, navigate) {
+  const target = () => galleryOf(currentState());
+  return h(
+    "a",
+    {
+      class: "wordmark",
+      href: address("gallery", target()),
+      title: "Gallery",
+      onclick: (event) => {
+        if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
+        event.preventDefault();
+        if (currentState().page !== "gallery") navigate("gallery", target());
+      },
+      onpointerenter: (event) => {
+        event.currentTarget.href = address("gallery", target());
+      },
+    },
+    "pattern-lens",
+  );
+}
+
+/** Who comes from the address of a single pattern finds its model and prompt in the gallery. */
+function galleryOf(state) {
+  if (state.page === "gallery" || state.models !== null || state.prompts !== null || state.prompt === null) return state;
+  const place = parsePlace(state.head);
+  return { ...state, models: place ? [place.model] : null, prompts: [state.prompt] };
+}
+
+function names(index) {
+  const { models } = index;
+  if (models.length === 0) return "no file is open";
+  const first = models[0];
+  const name = (model) => [h("b", {}, model.name), model.file === model.name ? null : ` ${model.file}`];
+  return models.length === 1 ? [name(first), shape(first)] : models.map((model, i) => [i ? " · " : null, name(model)]);
+}
+
+function shape(model) {
+  if (model.error) return null;
+  return ` · ${model.n_layers} layers of ${model.n_heads} heads${model.weights ? ` · ${model.weights} weights` : ""}`;
+}
+
+function changeTheme(currentState) {
+  toggleTheme();
+  replaceState(currentState());
+}

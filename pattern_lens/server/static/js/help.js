@@ -1,0 +1,70 @@
+/** Keys and controls of both pages. */
+import { h, icon } from "pattern-lens/dom.js";
+import { GRAMMAR } from "pattern-lens/heads.js";
+
+const CLOSE = "M4 4l8 8M12 4l-8 8";
+const PARTS = [
+  [
+    "Choosing heads",
+    [
+      ["click, drag", "only this head, only this rectangle of heads"],
+      ["⇧ click or drag", "adds them"],
+      ["Ctrl click or drag", "takes them away"],
+      ["L3, H5", "a whole layer; this head of every layer"],
+      ["arrows, Space", "moves in the map; chooses"],
+      ["text", GRAMMAR],
+    ],
+  ],
+  [
+    "Gallery",
+    [
+      ["arrows", "next picture; Enter opens it with its exact values"],
+      ["[  ]", "previous, next prompt"],
+      ["click a prompt", "only this prompt; ⇧ adds all up to it, Ctrl or its box adds it"],
+    ],
+  ],
+  [
+    "Single pattern",
+    [
+      ["hover", "query and key token, and the value that the file holds"],
+      ["click", "locks the cell; a second click lets go"],
+      ["arrows, Ctrl arrows", "moves the locked cell by one, by ten"],
+      ["Esc", "lets go"],
+      ["click a token", "sets the key; right click sets the query"],
+    ],
+  ],
+  [
+    "Everywhere",
+    [
+      ["d", "dark or light"],
+      ["?", "this help"],
+      ["address", "holds the whole view: copy it, keep it, send it"],
+    ],
+  ],
+];
+
+export function helpDialog() {
+  const close = h("button", { class: "quiet", "aria-label": "Close help", onclick: () => dialog.close() }, icon(CLOSE));
+  const dialog = h(
+    "dialog",
+    { id: "help", "aria-labelledby": "help-title", onclick: (event) => event.target === dialog && dialog.close() },
+    h("div", { class: "title" }, h("h2", { id: "help-title" }, "Keys and controls"), close),
+    h(
+      "div",
+      { class: "help" },
+      PARTS.map(([title, entries]) =>
+        h(
+          "section",
+          {},
+          h("h3", {}, title),
+          h(
+            "dl",
+            {},
+            entries.map(([keys, meaning]) => [h("dt", {}, keys), h("dd", {}, meaning)]),
+          ),
+        ),
+      ),
+    ),
+  );
+  return dialog;
+}

@@ -1,0 +1,218 @@
+/**
+ * The address of the page is the whole state of the view. A page in one file keeps it after `#`, because files cannot
+ * change the rest of their address.
+ */
+
+/**
+ * @typedef {object} State
+ * @property {"gallery" | "single"} page
+ * @property {string[] | null} models null: the first
+ * @property {string[] | null} prompts hashes; null: the first
+ * @property {Record<string, string>} heads by model, a text of the grammar; a model that is not named: all
+ * @property {string[] | null} functions null: `raw`
+ * @property {string} sort empty: model, layer, head, prompt, function
+ * @property {string} border
+ * @property {number} size pixels
+ * @property {boolean | null} captions null: by size
+ * @property {string} find
+ * @property {string} dataset
+ * @property {string | null} prompt hash
+ * @property {string | null} head `{model}.L3.H5`
+ * @property {{query: number, key: number} | null} cell
+ * @property {string} cmap
+ * @property {"linear" | "log"} scale
+ * @property {boolean} bos
+ * @property {string[]} notes sentences on what the address holds and nobody knows
+ */
+
+export const MIN_SIZE = 24;
+export const MAX_SIZE = 600;
+export const SORTS = ["model", "layer", "head", "prompt", "function"];
+export const BORDERS = ["none", "model", "function", "layer", "head", "prompt"];
+
+const DEFAULTS = {
+  models: null,
+  prompts: null,
+  functions: null,
+  sort: "",
+  border: "none",
+  size: 120,
+  captions: null,
+  find: "",
+  dataset: "",
+  prompt: null,
+  head: null,
+  cell: null,
+  cmap: "viridis",
+  scale: "linear",
+  bos: true,
+};
+const ON_PAGE = {
+  gallery: ["models", "prompts", "heads", "functions", "sort", "border", "size", "captions", "find", "dataset"],
+  single: ["prompt", "head", "cell"],
+};
+const ON_BOTH = ["cmap", "scale", "bos"];
+const HEADS = "heads-";
+const FILES = { gallery: "index.html", single: "single.html" };
+
+const list = (text) => text.split("~").filter(Boolean);
+const text = (value) => value;
+const oneOf =
+  (...known) =>
+  (value) =>
+    known.includes(value) ? value : refuse(`expected ${known.join(" or ")}`);
+
+/** How each parameter is read; a reader that throws says why, and the parameter is left out. */
+const READERS = {
+  models: list,
+  prompts: list,
+  functions: list,
+  find: text,
+  dataset: text,
+  prompt: text,
+  head: text,
+  cmap: text,
+  sort: readSort,
+  border: oneOf(...BORDERS),
+  size: readSize,
+  cell: readCell,
+  captions: (value) => oneOf("0", "1")(value) === "1",
+  bos: (value) => oneOf("0", "1")(value) === "1",
+  scale: oneOf("linear", "log"),
+  theme: (value) => setTheme(oneOf("dark", "light")(value)),
+};
+const WRITERS = {
+  models: (value) => value.join("~"),
+  prompts: (value) => value.join("~"),
+  functions: (value) => value.join("~"),
+  cell: ({ query, key }) => `${query}.${key}`,
+  captions: (value) => (value ? "1" : "0"),
+  bos: (value) => (value ? "1" : "0"),
+};
+
+/** State that an address says; what it holds and nobody knows is left out and named in `notes`. */
+export function readState(location) {
+  const query = isOneFile() ? location.hash.slice(1).replace(/^\?/, "") : location.search.slice(1);
+  const state = { ...DEFAULTS, heads: {}, notes: [] };
+  for (const [name, value] of parameters(query, state.notes)) readParameter(state, name, value);
+  const isSingle = /(^|\/)single\.html$/.test(location.pathname) || state.head !== null;
+  return { page: isSingle ? "single" : "gallery", ...state };
+}
+
+/** Address of a page in a state, relative to the page that is open. */
+export function address(page, state) {
+  const pairs = [];
+  for (const name of [...ON_PAGE[page], ...ON_BOTH]) {
+    if (name === "heads")
+      pairs.push(...Object.entries(state.heads).map(([model, heads]) => [HEADS + model, heads.replace(/[,\s]+/g, "~")]));
+    else if (state[name] !== DEFAULTS[name] && state[name] !== undefined)
+      pairs.push([name, (WRITERS[name] ?? String)(state[name])]);
+  }
+  if (theme) pairs.push(["theme", theme]);
+  const query = pairs.map(([name, value]) => `${encode(name)}=${encode(value)}`).join("&");
+  if (isOneFile()) return `#${query}`;
+  return query ? `${FILES[page]}?${query}` : FILES[page];
+}
+
+/** The same place in the history, another state. */
+export function replaceState(state) {
+  change("replaceState", state);
+}
+
+/** A new place in the history. */
+export function pushState(state) {
+  change("pushState", state);
+}
+
+/** Calls back with the state when somebody goes back or forward, or edits the address. Returns what stops it. */
+export function onState(callback) {
+  const listener = () => {
+    if (location.href !== written) callback(readState(location));
+    written = location.href;
+  };
+  for (const event of ["popstate", "hashchange"]) addEventListener(event, listener);
+  return () => ["popstate", "hashchange"].forEach((event) => removeEventListener(event, listener));
+}
+
+/** Theme that the address says, or that was chosen last; null: as the browser says. It outlives every view. */
+export function currentTheme() {
+  return theme;
+}
+
+/** @param {"dark" | "light" | null} chosen */
+export function setTheme(chosen) {
+  theme = chosen;
+  if (chosen) document.documentElement.dataset.theme = chosen;
+  else delete document.documentElement.dataset.theme;
+}
+
+let theme = null;
+let written = null;
+
+function change(how, state) {
+  try {
+    history[how](null, "", address(state.page, state));
+  } catch {
+    // A browser may refuse where a page comes from no address of its own; the view is right all the same.
+  }
+  written = location.href;
+}
+
+function isOneFile() {
+  return document.getElementById("pattern-lens-data") !== null;
+}
+
+function* parameters(query, notes) {
+  for (const pair of query.split("&").filter(Boolean)) {
+    const [name, ...value] = pair.split("=");
+    try {
+      yield [name, value.join("=")].map((part) => decodeURIComponent(part.replaceAll("+", " ")));
+    } catch {
+      notes.push(`“${pair}” in the address is damaged and was left out.`);
+    }
+  }
+}
+
+function readParameter(state, name, value) {
+  if (name.startsWith(HEADS)) {
+    state.heads[name.slice(HEADS.length)] = value;
+    return;
+  }
+  const read = Object.hasOwn(READERS, name) ? READERS[name] : null;
+  if (!read) {
+    state.notes.push(`The address says “${name}=${value}”, which means nothing here; it was left out.`);
+    return;
+  }
+  try {
+    const found = read(value);
+    if (name !== "theme") state[name] = found;
+  } catch (error) {
+    state.notes.push(`The address says “${name}=${value}”: ${error.message}; it was left out.`);
+  }
+}
+
+function readSort(value) {
+  const name = value.replace(/^-/, "");
+  if (!SORTS.includes(name) && !/^score\../s.test(name))
+    refuse(`expected ${SORTS.join(", ")} or score.{name}, with - before it to turn it round`);
+  return value;
+}
+
+function readSize(value) {
+  if (!/^[0-9]+$/.test(value)) refuse(`expected a number of pixels, ${MIN_SIZE}–${MAX_SIZE}`);
+  return Math.min(MAX_SIZE, Math.max(MIN_SIZE, Number(value)));
+}
+
+function readCell(value) {
+  const match = /^([0-9]{1,9})\.([0-9]{1,9})$/.exec(value);
+  return match ? { query: Number(match[1]), key: Number(match[2]) } : refuse("expected {query}.{key}");
+}
+
+function refuse(message) {
+  throw new Error(message);
+}
+
+/** As `encodeURIComponent`, but marks that read well in an address stay. */
+function encode(value) {
+  return encodeURIComponent(value).replace(/%(2C|3A|20)/g, (mark) => ({ "%2C": ",", "%3A": ":", "%20": "+" })[mark]);
+}
