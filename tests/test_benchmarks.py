@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from benchmarks import peer
 from benchmarks.measure import Row, alternate, compare, duration
 from benchmarks.report import table, write_between_markers
 
-SLOW = {"capture", "figures", "growth", "mapping", "memory", "predecessor", "reading"}
+SLOW = {"capture", "figures", "growth", "looking", "mapping", "memory", "predecessor", "reading"}
 """These start many processes, or import TransformerLens in them."""
 
 OF_PEER = {"figures", "predecessor"}
@@ -29,6 +30,8 @@ def test_runs_at_its_smallest_size(name, tmp_path):
             f"pattern-lens 0.6.0 is not installed in {peer.PEER_PATH}: "
             "'python -m benchmarks --only predecessor --size smoke' installs it"
         )
+    if name == "looking" and shutil.which("chromium") is None:
+        pytest.skip("there is no chromium: 'apt-get install chromium' installs it, as .ci/run does")
     module = import_module(f"benchmarks.{name}")
     rows = module.run(module.SIZES["smoke"], tmp_path)
     assert rows

@@ -27,7 +27,7 @@ from pattern_lens.server import model_answers, resources
 from pattern_lens.server.answers import JSON, Answer, json_bytes
 from pattern_lens.server.figure_answers import is_zipped, unpacked
 from pattern_lens.server.guard import FOREIGN_POLICY, HEADERS, Guard
-from pattern_lens.server.pages import Application, Page, policy
+from pattern_lens.server.pages import SHELL, VIEWS, Application, Page, policy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -87,7 +87,8 @@ def application(files: ServedFiles, host: str, *, pages: Application | None = No
         return await made(lambda: _api(files, request))
 
     async def page(request: Request) -> Response:
-        return await made(lambda: _page(pages.page(), request))
+        name = request.url.path.removeprefix("/") or SHELL
+        return await made(lambda: _page(pages.page(name), request))
 
     async def static(request: Request) -> Response:
         return await made(lambda: _static(pages, request))
@@ -103,7 +104,7 @@ def application(files: ServedFiles, host: str, *, pages: Application | None = No
     routes = [
         Route("/api/{address:path}", api),
         Route("/static/{name:path}", static),
-        *(Route(path, page) for path in ("/", "/index.html", "/single.html")),
+        *(Route(path, page) for path in ("/", *(f"/{name}" for name in VIEWS))),
     ]
     app = Starlette(
         routes=routes, lifespan=lifespan, exception_handlers={NOT_FOUND: nothing, Exception: broken}
@@ -114,7 +115,8 @@ def application(files: ServedFiles, host: str, *, pages: Application | None = No
 def _warm(files: ServedFiles, pages: Application) -> None:
     """Make what the first page asks for, while a browser is being opened."""
     model_answers.colours().make()
-    pages.page()
+    for name in VIEWS:
+        pages.page(name)
     for file in pages.files().values():
         _ = file.zipped
     files.index()

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 STATIC: Final = Path(__file__).parent / "static"
 SHELL: Final = "index.html"
+VIEWS: Final = {
+    SHELL: "pattern-lens/gallery/view.js",
+    "single.html": "pattern-lens/single/view.js",
+}
+"""Pages by name, and the module that shows each; one shell serves all."""
 
 IMPORT_MAP_MARK: Final = "<!-- import map -->"
 STYLES_MARK: Final = "<!-- styles -->"
@@ -32,6 +37,9 @@ DATA_MARK: Final = "<!-- data -->"
 
 _INLINE: Final = re.compile(r'<script type="(?:importmap|module)">(.*?)</script>', re.DOTALL)
 _OWN_MODULES: Final = "js/"
+_ROOT: Final = "pattern-lens/main.js"
+_IMPORT: Final = re.compile(r"""^(?:import|export)\b[^"';()]*["']([^"']+)["']""", re.MULTILINE)
+_FIRST_ANSWERS: Final = ("api/index.json", "api/colours.json")
 _OTHER_MODULES: Final = {"tabulator": "vendor/tabulator/tabulator_esm.min.js"}
 _PATIENCE_SECONDS: Final = 1.0
 _FIRST_STYLES: Final = ("vendor/", "app.css")
@@ -85,7 +93,7 @@ class Application:
         self._lock = threading.Lock()
         self._stamps: dict[str, tuple[int, int]] = {}
         self._files: dict[str, StaticFile] = {}
-        self._pages: dict[bool, Page] = {}
+        self._pages: dict[tuple[str, bool], Page] = {}
 
     def files(self) -> dict[str, StaticFile]:
         """Every file by name."""
@@ -136,18 +144,23 @@ class Application:
         file = self.files().get(SHELL)
         return file.data.decode() if file else _PLAIN_SHELL
 
-    def page(self, *, is_exported: bool = False) -> Page:
-        """The page of a live server, or of an exported site, which says its own policy."""
+    def page(self, name: str = SHELL, *, is_exported: bool = False) -> Page:
+        """A page of a live server, or of an exported site, which says its own policy."""
         self.files()
-        if is_exported not in self._pages:
-            self._pages[is_exported] = self._made_page(is_exported=is_exported)
-        return self._pages[is_exported]
+        kind = name, is_exported
+        if kind not in self._pages:
+            self._pages[kind] = self._made_page(name, is_exported=is_exported)
+        return self._pages[kind]
 
-    def _made_page(self, *, is_exported: bool) -> Page:
-        addresses = {name: f"./{address_of(file)}" for name, file in self.modules().items()}
-        own = [one for one in addresses.values() if _OWN_MODULES in one]
+    def _made_page(self, name: str, *, is_exported: bool) -> Page:
+        modules = self.modules()
+        addresses = {module: f"./{address_of(file)}" for module, file in modules.items()}
+        needed = imported(modules, _ROOT, VIEWS[name])
         lines = [f'<script type="importmap">{import_map(addresses)}</script>']
-        lines += [f'<link rel="modulepreload" href="{one}">' for one in own]
+        lines += [f'<link rel="modulepreload" href="{addresses[one]}">' for one in needed]
+        lines += [
+            f'<link rel="preload" as="fetch" href="{one}" crossorigin>' for one in _FIRST_ANSWERS
+        ]
         styles = [f'<link rel="stylesheet" href="{address_of(file)}">' for file in self.styles()]
         text = self.shell().replace(IMPORT_MAP_MARK, "\n".join(lines), 1)
         text = text.replace(STYLES_MARK, "\n".join(styles), 1).replace(DATA_MARK, "", 1)
@@ -157,6 +170,20 @@ class Application:
             text = text.replace("<head>", f"<head>\n{meta}", 1)
         data = text.encode()
         return Page(data, xxhash.xxh3_64_hexdigest(data), hashes)
+
+
+def imported(modules: dict[str, StaticFile], *roots: str) -> list[str]:
+    """Modules that the first picture needs: the roots and what they import at once, each before what imports it is run."""
+    found: dict[str, None] = {}
+    waiting = [root for root in reversed(roots) if root in modules]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found[name] = None
+        names = _IMPORT.findall(modules[name].data.decode())
+        waiting += [one for one in reversed(names) if one in modules]
+    return list(found)
 
 
 def policy(script_hashes: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ from pattern_lens.server import model_answers
 from pattern_lens.server.answers import rows_tag, tag_of
 from pattern_lens.server.chosen import Chosen, choose, close, index_of
 from pattern_lens.server.figure_answers import unpacked
-from pattern_lens.server.pages import Application
+from pattern_lens.server.pages import VIEWS, Application
 from pattern_lens.store.create import explain_writing
 from pattern_lens.wording import counted, human_size
 
@@ -172,9 +172,8 @@ class _Site:
 
     def _pages(self) -> None:
         pages = Application()
-        page = pages.page(is_exported=True)
-        for name in ("index.html", "single.html"):
-            self._write(name, page.data)
+        for name in VIEWS:
+            self._write(name, pages.page(name, is_exported=True).data)
         for name, file in pages.files().items():
             if not name.endswith(".html"):
                 self._write(f"static/{name}", file.data)

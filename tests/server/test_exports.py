@@ -1,5 +1,6 @@
 """Exported sites and pages: what they hold, what they refuse, and that nothing half-written stays."""
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -21,7 +22,17 @@ from pattern_lens.figures import saving
 from pattern_lens.server import site
 from pattern_lens.server.keys import ids_of, model_id, prompt_key
 from pattern_lens.server.pages import Application, inline_hashes
-from tests.server.conftest import HASHES, LENGTHS, from_page, from_site, layout, write
+from pattern_lens.store.figures import FigureRecord
+from pattern_lens.store.writer import StoreWriter
+from tests.server.conftest import (
+    HASHES,
+    LENGTHS,
+    from_page,
+    from_site,
+    layout,
+    score_layout,
+    write,
+)
 
 UNDER = "api/toy-model"
 
@@ -47,7 +58,7 @@ def test_a_site_is_the_application_with_answers(rich_file, tmp_path):
     assert report.size_bytes == sum(map(len, there.values()))
     assert report.summary().startswith("6 prompts in ")
     assert {"index.html", "single.html", "static/app.css", "static/js/main.js"} <= set(there)
-    assert there["index.html"] == there["single.html"]
+    assert all(b"modulepreload" in there[name] for name in ("index.html", "single.html"))
     assert json.loads(there["api/index.json"])["live"] is False
     assert not [name for name in there if name.endswith(".part")]
     for name in there:
@@ -87,7 +98,8 @@ def test_a_site_of_chosen_prompts_and_heads(rich_file, tmp_path):
     assert {p.name for p in (under / "pictures").iterdir()} == {"L0.npy", "L3.npy"}
     assert len(json.loads(fetch(f"{UNDER}/prompt/{HASHES[0]}/similar/L0H1.json"))["similar"]) == 4
     functions = json.loads(fetch(f"{UNDER}/functions.json"))["functions"]
-    assert {one["name"] for one in functions} == {"raw", "spectra"}
+    counts = {one["name"]: (one["n_figures"], one["n_failed"]) for one in functions}
+    assert counts == {"raw": (10, 0), "spectra": (5, 1)}  # of 72 and of 12
     (scores,) = json.loads(fetch(f"{UNDER}/scores.json"))["scores"]
     assert scores["n_prompts"] == 2
 
@@ -229,6 +241,28 @@ def test_its_size_is_said_before(rich_file, tmp_path):
     assert 0.7 < said[0] / report.size_bytes < 1.4
 
 
+@pytest.mark.parametrize("n_prompts", [3, None])
+def test_its_size_is_said_before_where_figures_are_most_of_it(tmp_path, n_prompts):
+    hashes = [f"prompt-{i}" for i in range(9)]
+    path = write(tmp_path / "a.h5", hashes=hashes, lengths=(60,) * 9, figures=True)
+    text = " ".join(f"<text>{i}</text>" for i in range(2000)).encode()
+    svgz = gzip.compress(b"<svg xmlns='http://www.w3.org/2000/svg'>" + text + b"</svg>", mtime=0)
+    drawn = [FigureRecord(i, 2, head, "big", "svgz", svgz) for i in range(9) for head in (0, 3)]
+    with StoreWriter(path, None, [score_layout("entropy")], figures=True) as writer:
+        writer.commit_computed(range(9), {}, drawn)
+    said: list[int] = []
+    report = pl.export_html(
+        path,
+        tmp_path / "page.html",
+        prompts=None if n_prompts is None else hashes[:n_prompts],
+        heads="L2H0-1",
+        limit_bytes=100_000_000,
+        progress=False,
+        when_estimated=said.append,
+    )
+    assert 0.8 < said[0] / report.size_bytes < 1.25
+
+
 @pytest.mark.parametrize("limit", [100_000, 1_500_000])
 def test_what_does_not_fit_is_refused(rich_file, tmp_path, limit):
     (tmp_path / "page.html").write_text("before")
@@ -269,7 +303,7 @@ def test_ids_are_safe_and_different():
         ("é" * 300, "f"),
     ]
     ids = ids_of([(name, Path(f"{stem}.h5")) for name, stem in names])
-    assert ids[:5] == ["gpt2@a", "GPT2@b", "-x", "model", "con_"]
+    assert ids[:6] == ["gpt2", "GPT2@b", "-x", "model", "con_", "gpt2@a"]
     assert len({one.lower() for one in ids}) == len(ids)
     assert max(map(len, ids)) < 100
     assert model_id("...") == "model"
