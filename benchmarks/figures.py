@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import data
 from benchmarks.measure import Row, alternate, compare, peaks
 from benchmarks.peer import Peer, build_peer
-from pattern_lens.mapping.crew import SURROUNDINGS
+from pattern_lens.mapping.worker import SURROUNDINGS
 from pattern_lens.store.reader import StoreReader
 
 if TYPE_CHECKING:
