@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -108,9 +106,9 @@ def netcdf(view: View, key: str, label: str) -> Answer:
     """``pattern/L3H5.nc``: the labelled array."""
     patterns, head = view.patterns_of(key), view.head(label)
     position = view.position(key)
-    if find_spec("h5netcdf") is None:
+    if find_spec("scipy") is None:
         raise UnknownAddressError(
-            "no NetCDF without h5netcdf: install it where the server runs, with pip install 'pattern-lens[web]'"
+            "no NetCDF without scipy: install it where the server runs, with pip install 'pattern-lens[web]'"
         )
     tag = _tag(view, patterns, "netcdf", label)
     return Answer(lambda: _netcdf(view, position, head), "application/x-netcdf", tag)
@@ -124,10 +122,8 @@ def _netcdf(view: View, position: int, head: Head) -> bytes:
     array = array.assign_coords(
         {name: array[name].astype(np.int8) for name in flags}
     )  # has no bool
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pattern.nc"
-        array.to_dataset(name="pattern").to_netcdf(path, engine="h5netcdf")
-        return path.read_bytes()
+    # not h5netcdf: where that is installed, xarray takes our own files for its, unless told
+    return bytes(array.to_dataset(name="pattern").to_netcdf(engine="scipy"))
 
 
 def similar(view: View, key: str, label: str) -> Answer:

@@ -155,7 +155,7 @@ def test_netcdf_that_is_downloaded(page, address, prompt, pattern):
     with page.expect_download() as download:
         page.locator("#download-nc").click()
     data = download.value.path().read_bytes()
-    with xr.open_dataset(io.BytesIO(data), engine="h5netcdf") as found:
+    with xr.open_dataset(io.BytesIO(data), engine="scipy") as found:
         (name,) = found.data_vars
         assert np.array_equal(found[name].values, pattern.sel(layer=1, head=5).values)
 

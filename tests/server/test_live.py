@@ -84,13 +84,13 @@ def test_png(rich_server):
 def test_netcdf(rich_server, rich_file):
     reply = ask(rich_server, f"{PROMPT}/pattern/L3H1.nc")
     assert reply.status == 200
-    with xr.open_dataset(io.BytesIO(reply.body), engine="h5netcdf") as found:
+    with xr.open_dataset(io.BytesIO(reply.body), engine="scipy") as found:
         held = pl.open_patterns(rich_file)[HASHES[0]].sel(layer=3, head=1)
         assert np.array_equal(found["pattern"].values, held.values)
         assert found["query_token"].values.tolist() == TOKENS[:5]
 
 
-def test_netcdf_without_h5netcdf(rich_server, monkeypatch):
+def test_netcdf_without_scipy(rich_server, monkeypatch):
     monkeypatch.setattr("pattern_lens.server.pattern_answers.find_spec", lambda _: None)
     reply = ask(rich_server, f"{PROMPT}/pattern/L3H1.nc")
     assert (reply.status, "pip install 'pattern-lens[web]'" in reply.json()["error"]) == (404, True)
