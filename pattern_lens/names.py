@@ -24,10 +24,14 @@ COMPONENT: Final = "component"
 COMPONENT_OTHER: Final = "component_other"
 DISTANCE: Final = "distance"
 SINGULAR_VALUE: Final = "singular_value"
+RANK: Final = "rank"
+READING: Final = "reading"
 
 QUERY_TOKEN: Final = "query_token"
 KEY_TOKEN: Final = "key_token"
 TOKEN: Final = "token"
+"""Along `pos` a coordinate, the token's text; of what has an entry for each token of the vocabulary, a dim."""
+
 TOKEN_ID: Final = "token_id"
 
 RAGGED_DIMS: Final = frozenset({QUERY, KEY, POS})
@@ -119,6 +123,12 @@ _SPECS: Final = (
     ActivationSpec(
         "ln_final_normalized", "ln_final.hook_normalized", _STREAM, "output of the final norm"
     ),
+    ActivationSpec(
+        "final_logits",
+        "unembed.last",  # no hook of TransformerLens
+        (TOKEN,),
+        "output of the unembedding at the last position, before a soft cap",
+    ),
 )
 
 ACTIVATIONS: Final = {spec.name: spec for spec in _SPECS}
@@ -131,6 +141,88 @@ ALIASES: Final = {
     "attn_pattern": "pattern",
 }
 """Other words people use for a short name; resolved once, never stored."""
+
+RESIDUAL: Final = "residual"
+"""The word by which everything in `RESIDUAL_STREAM` is captured, and the weights with it."""
+
+RESIDUAL_STREAM: Final = (
+    "embed",
+    "pos_embed",
+    "resid_pre",
+    "ln1_scale",
+    "z",
+    "attn_out",
+    "resid_mid",
+    "ln2_scale",
+    "mlp_out",
+    "resid_post",
+    "ln_final_scale",
+    "final_logits",
+)
+"""What the analyses of the residual stream need, in the order in which it comes about."""
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """Parameters of a model that a file can hold.
+
+    Parameters
+    ----------
+    name
+        As TransformerLens calls them, and as they are called in the file.
+    dims
+        In stored order.
+    part
+        Where they are in TransformerLens' models; with ``{layer}`` if each layer has its own.
+    cut
+        The dim along which they lie in chunks: the one of which few indexes are wanted.
+    prose
+        One sentence: what they do.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    part: str
+    cut: str
+    prose: str
+
+
+_NORM: Final = (LAYER, D_MODEL)
+_WEIGHT_SPECS: Final = (
+    WeightSpec(
+        "W_O",
+        (LAYER, HEAD, D_HEAD, D_MODEL),
+        _BLOCK + "attn.W_O",
+        D_MODEL,
+        "from a head's z to what it writes",
+    ),
+    WeightSpec(
+        "b_O", _NORM, _BLOCK + "attn.b_O", D_MODEL, "what attention writes besides its heads"
+    ),
+    WeightSpec(
+        "W_out",
+        (LAYER, NEURON, D_MODEL),
+        _BLOCK + "mlp.W_out",
+        NEURON,
+        "what a neuron writes for each unit of its activation",
+    ),
+    WeightSpec(
+        "b_out", _NORM, _BLOCK + "mlp.b_out", D_MODEL, "what an MLP writes besides its neurons"
+    ),
+    WeightSpec("ln1_w", _NORM, _BLOCK + "ln1.w", D_MODEL, "factor of the first norm"),
+    WeightSpec("ln1_b", _NORM, _BLOCK + "ln1.b", D_MODEL, "bias of the first norm"),
+    WeightSpec("ln2_w", _NORM, _BLOCK + "ln2.w", D_MODEL, "factor of the second norm"),
+    WeightSpec("ln2_b", _NORM, _BLOCK + "ln2.b", D_MODEL, "bias of the second norm"),
+    WeightSpec("ln_final_w", (D_MODEL,), "ln_final.w", D_MODEL, "factor of the final norm"),
+    WeightSpec("ln_final_b", (D_MODEL,), "ln_final.b", D_MODEL, "bias of the final norm"),
+    WeightSpec(
+        "W_U", (D_MODEL, TOKEN), "unembed.W_U", TOKEN, "from the normalised stream to logits"
+    ),
+    WeightSpec("b_U", (TOKEN,), "unembed.b_U", TOKEN, "what is added to the logits"),
+)
+
+WEIGHTS: Final = {spec.name: spec for spec in _WEIGHT_SPECS}
+"""Weights that a file can hold, by name."""
 
 _BY_TEMPLATE: Final = {spec.template: spec for spec in _SPECS}
 _LAYER_INDEX: Final = re.compile(r"\.(\d+)\.")

@@ -15,6 +15,7 @@ from pattern_lens.patterns.opening import collection_of
 from pattern_lens.patterns.results import all_results
 from pattern_lens.patterns.source import activation_name
 from pattern_lens.patterns.table import prompt_table
+from pattern_lens.patterns.weights import weights_of
 from pattern_lens.store.reader import StoreReader
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class StoredActivations(Mapping[str, Activations]):
 
 
 class Run(Closing):
-    """A file: `.patterns`, `.activations`, `.results`, `.figures`, `.failures`, `.prompts`, `.model`.
+    """A file: `.patterns`, `.activations`, `.weights`, `.results`, `.figures`, `.failures`, `.prompts`, `.model`.
 
     Parameters
     ----------
@@ -86,6 +87,17 @@ class Run(Closing):
         found = self.activations["pattern"]
         assert isinstance(found, Patterns)  # noqa: S101 - the class of that name
         return found
+
+    @cached_property
+    def weights(self) -> xr.Dataset:
+        """Weights that taking the residual stream apart needs, lazily, with the facts about the model as attributes.
+
+        Raises
+        ------
+        UnknownActivationError
+            The file holds none: capture with ``names=["residual"]``.
+        """
+        return weights_of(self._reader)
 
     @property
     def results(self) -> xr.Dataset:
@@ -122,7 +134,8 @@ class Run(Closing):
 
     def refresh(self) -> Self:
         """See what was stored since; returns the run itself."""
-        self.__dict__.pop("prompts", None)
+        for name in ("prompts", "weights"):
+            self.__dict__.pop(name, None)
         self.activations.refresh()
         if "figures" in self.__dict__:
             self.__dict__["figures"].forget()

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -367,6 +368,33 @@ def test_capture(
     assert "0 prompts stored in out.h5, 3 were there already" in capsys.readouterr().out
     assert main([*argv, "--force"]) == 0
     assert "3 prompts stored" in capsys.readouterr().out
+
+
+def test_capture_of_a_residual_stream(
+    model_folder: Path,
+    prompts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = tmp_path / "out.h5"
+    argv = ["capture", "-m", str(model_folder), "-p", str(prompts), "-o", str(target)]
+    assert main([*argv, "--names", "pattern,residual"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("3 prompts stored")
+    assert "3 prompts to store: " in err
+    assert "weights, once" in err
+    assert main(["info", str(target)]) == 0
+    out = capsys.readouterr().out
+    assert "W_U         d_model 32, token 300" in out
+    assert "parts     norm LN\n" in out
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=20))
+    monkeypatch.setattr(StoreWriter, "_check_space", lambda *_: None)
+    assert main([*argv, "--names", "mlp_post", "--quiet"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith(f"pattern-lens: warning: capturing into {target} may not fit: ")
+    assert err.count("\n") == 1
 
 
 def test_capture_options_reach_the_library(

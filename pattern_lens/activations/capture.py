@@ -6,10 +6,11 @@ A batch is one commit. Whatever ends a run, what was committed stays, and the ne
 from __future__ import annotations
 
 import time
+import warnings
 from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,73 +20,35 @@ from tqdm import tqdm
 
 import pattern_lens
 from pattern_lens.activations.batches import BatchPlan, TokenizedPrompt, budget_bytes
+from pattern_lens.activations.estimate import Estimate, estimate
 from pattern_lens.activations.forward import pad_right, run_hooks
 from pattern_lens.activations.gather import BatchBuffer, places
-from pattern_lens.activations.hooks import HookGroup, resolve_names
+from pattern_lens.activations.hooks import HookGroup, each_name, resolve_names
+from pattern_lens.activations.layouts import layout_of
 from pattern_lens.activations.probe import probe
-from pattern_lens.activations.resume import check_texts, missing_names
-from pattern_lens.errors import FileNotWritableError, PromptError
+from pattern_lens.activations.report import CaptureReport
+from pattern_lens.activations.residual import NEURONS, Residual
+from pattern_lens.activations.resume import check_texts, missing_names, with_stored_layers
+from pattern_lens.errors import DiskSpaceWarning, FileNotWritableError, PromptError
 from pattern_lens.models import CaptureModel, load_model
-from pattern_lens.names import KEY, LAYER, QUERY, RAGGED_DIMS
+from pattern_lens.names import RESIDUAL
 from pattern_lens.prompts import PromptSet, read_prompts
 from pattern_lens.store.codec import give_way
 from pattern_lens.store.header import Header, check_same_model
-from pattern_lens.store.layout import ArrayLayout
 from pattern_lens.store.prompt_table import PromptRecord
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.writer import StoreWriter
-from pattern_lens.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
     from os import PathLike
 
     from pattern_lens.prompts import Prompt
+    from pattern_lens.store.layout import ArrayLayout
 
 _N_PROBED = 8
 _N_REGISTERED = 4096
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
-
-
-@dataclass(frozen=True)
-class CaptureReport:
-    """What a capture did.
-
-    Attributes
-    ----------
-    path
-        The file.
-    n_stored, n_present, n_truncated
-        Prompts stored by this run, prompts that were whole in the file before, and those of the stored ones that were
-        cut to the model's context.
-    failures
-        Prompt hash and reason of each prompt that could not be captured.
-    skipped
-        Prompts and lines that could not be used (``on_error="skip"``).
-    seconds
-        Time that the run took, loading the model not counted.
-    """
-
-    path: Path
-    n_stored: int
-    n_present: int
-    n_truncated: int
-    seconds: float
-    failures: Mapping[str, str] = field(default_factory=dict)
-    skipped: Sequence[str] = ()
-
-    def summary(self) -> str:
-        """One line for people."""
-        parts = [f"{counted(self.n_stored, 'prompt')} stored in {self.path.name}"]
-        if self.n_present:
-            parts.append(f"{self.n_present:,} were there already")
-        if self.n_truncated:
-            parts.append(f"{self.n_truncated:,} cut to the model's context")
-        if self.skipped:
-            parts.append(f"{counted(len(self.skipped), 'bad prompt')} left out")
-        if self.failures:
-            parts.append(f"{len(self.failures):,} failed")
-        return f"{', '.join(parts)} ({self.seconds:.1f} s)"
 
 
 def capture(
@@ -102,6 +65,7 @@ def capture(
     weights: Any = None,
     prepend_bos: bool | None = None,
     on_error: Literal["raise", "skip"] = "raise",
+    on_estimate: Callable[[Estimate], None] | None = None,
 ) -> CaptureReport:
     """Run prompts through a model and store what its hooks compute, in one file.
 
@@ -119,7 +83,8 @@ def capture(
         The file; it is created if it does not exist.
     names
         Short names (``pattern``, ``resid_post``), hook names, globs, regular expressions, functions over hook names,
-        or several of these.
+        or several of these. ``residual`` is all that taking the residual stream apart needs, with the weights for it
+        once per file; ``["residual", "mlp_post"]`` the same with neurons.
     batch_size
         Most prompts in one forward pass and one commit; fewer where memory asks for it.
     dtype
@@ -134,6 +99,8 @@ def capture(
         As in `load_model`.
     on_error
         What to do with a prompt that cannot be used: ``raise``, or ``skip`` it and say so in the report.
+    on_estimate
+        Called once with the size of what will be stored, before anything is.
 
     Returns
     -------
@@ -141,7 +108,7 @@ def capture(
 
     Raises
     ------
-    PromptError, ModelNotFoundError, UnknownHookError, HookSilentError
+    PromptError, ModelNotFoundError, UnknownHookError, HookSilentError, NoResidualStreamError
         Before anything is computed.
     ModelMismatchError
         The file was captured from another model, in another weights mode or with another tokenizer.
@@ -161,10 +128,21 @@ def capture(
     loaded = load_model(
         model, **{key: value for key, value in options.items() if value is not None}
     )
-    groups = resolve_names(names, loaded)
-    return _Run(loaded, loaded.provenance(), groups, target, dtype, batch_size, progress).capture(
-        wanted, force=force, on_error=on_error
+    each = each_name(names)
+    provenance = loaded.provenance()
+    groups = with_stored_layers(target, provenance, resolve_names(each, loaded))
+    run = _Run(
+        model=loaded,
+        provenance=provenance,
+        groups=groups,
+        takes_apart=RESIDUAL in each,
+        path=target,
+        dtype=dtype,
+        batch_size=batch_size,
+        progress=progress,
+        on_estimate=on_estimate,
     )
+    return run.capture(wanted, force=force, on_error=on_error)
 
 
 def _writable_target(path: str | PathLike[str]) -> Path:
@@ -189,40 +167,6 @@ def _check_options(batch_size: int, dtype: str | None) -> None:
         )
 
 
-def layout_of(
-    group: HookGroup, seen: Any, dtype: str | None, origin: Mapping[str, Any]
-) -> ArrayLayout:
-    """How one activation of a model will lie in the file.
-
-    Parameters
-    ----------
-    group
-        The hooks.
-    seen
-        What `probe` found of them.
-    dtype
-        What is asked for, or None for the model's own.
-    """
-    fixed = [dim for dim in seen.dims if dim not in RAGGED_DIMS]
-    sizes = dict(zip(fixed, seen.shape, strict=True))
-    square = QUERY in seen.dims and KEY in seen.dims
-    fill = seen.fill_value
-    if dtype == "float16" and fill < float(np.finfo(np.float16).min):
-        fill = float("-inf")
-    return ArrayLayout(
-        name=group.name,
-        dims=(LAYER, *seen.dims) if group.layers else seen.dims,
-        sizes={LAYER: len(group.layers), **sizes} if group.layers else sizes,
-        packing=("triangle" if seen.triangle else "rectangle") if square else "line",
-        dtype=dtype or seen.dtype,
-        layers=group.layers,
-        hooks=group.hooks,
-        fill_value=fill,
-        units="probability" if group.template.endswith("hook_pattern") else "",
-        origin=origin,
-    )
-
-
 @dataclass(frozen=True)
 class _Run:
     """One capture: its model, hooks, file and options."""
@@ -230,16 +174,20 @@ class _Run:
     model: CaptureModel
     provenance: Mapping[str, Any]
     groups: Sequence[HookGroup]
+    takes_apart: bool
     path: Path
     dtype: str | None
     batch_size: int
     progress: bool
+    on_estimate: Callable[[Estimate], None] | None
 
     def capture(self, wanted: PromptSet, *, force: bool, on_error: str) -> CaptureReport:
         started = time.monotonic()
         skipped = list(wanted.errors)
-        layouts = self._layouts(self._first_ids(wanted))
+        first_ids = self._first_ids(wanted)
+        layouts = self._layouts(first_ids)
         pending = self._pending(wanted, tuple(layouts), force=force)
+        residual = self._residual(first_ids, layouts)
         ready: list[tuple[TokenizedPrompt, tuple[str, ...]]] = []
         bar = tqdm(pending, "tokenizing", unit="prompt", disable=not self.progress, leave=False)
         for prompt, names in bar:
@@ -249,7 +197,9 @@ class _Run:
                 if on_error == "raise":
                     raise
                 skipped.append(str(err))
-        failures = self._store(ready, layouts) if ready else {}
+        weights = self._lacking(residual)
+        self._tell(ready, layouts, weights)
+        failures = self._store(ready, layouts, residual, weights) if ready or weights else {}
         done = [one for one, _ in ready if one.prompt.hash not in failures]
         return CaptureReport(
             path=self.path,
@@ -287,6 +237,39 @@ class _Run:
             reader.close()
         return [(prompt, lack) for prompt, lack in zip(wanted, missing, strict=True) if lack]
 
+    def _residual(
+        self, ids: np.ndarray[Any, np.dtype[np.int32]], layouts: Mapping[str, ArrayLayout]
+    ) -> Residual | None:
+        """Weights and facts, where the residual stream is to be taken apart."""
+        if not self.takes_apart:
+            return None
+        return Residual.of(self.model, ids, neurons=NEURONS in layouts)
+
+    def _lacking(self, residual: Residual | None) -> dict[str, int]:
+        """Bytes of the weights that the file lacks, by name."""
+        if residual is None or not self.path.exists():
+            return residual.lacking(None) if residual else {}
+        reader = StoreReader(self.path)
+        try:
+            return residual.lacking(reader)
+        finally:
+            reader.close()
+
+    def _tell(
+        self,
+        ready: Sequence[tuple[TokenizedPrompt, tuple[str, ...]]],
+        layouts: Mapping[str, ArrayLayout],
+        weights: Mapping[str, int],
+    ) -> None:
+        """Say how much will be stored, and warn where that is more than the disk has."""
+        found = estimate(
+            self.path, ((len(one.ids), names) for one, names in ready), layouts, weights
+        )
+        if self.on_estimate is not None and found.total_bytes:
+            self.on_estimate(found)
+        if found.warning:
+            warnings.warn(found.warning, DiskSpaceWarning, stacklevel=4)
+
     def _tokenize(self, prompt: Prompt) -> TokenizedPrompt:
         tokens = self.model.tokenize(prompt.text)
         return TokenizedPrompt(prompt, tokens.ids, tokens.truncated, tokens.bos)
@@ -310,9 +293,13 @@ class _Run:
         self,
         ready: Sequence[tuple[TokenizedPrompt, tuple[str, ...]]],
         layouts: Mapping[str, ArrayLayout],
+        residual: Residual | None,
+        weights: Container[str],
     ) -> dict[str, str]:
         vocab = {} if self.path.exists() else {"vocab": self.model.vocab()}
         header = Header(self.provenance, **vocab)
+        every = [*layouts.values(), *(residual.layouts if residual else ())]
+        facts = residual.facts if residual else None
         jobs: dict[tuple[str, ...], list[TokenizedPrompt]] = defaultdict(list)
         for one, names in ready:
             jobs[names].append(one)
@@ -320,7 +307,7 @@ class _Run:
         stored: list[TokenizedPrompt] = []
         with (
             StoreWriter(
-                self.path, header, list(layouts.values()), gives_way=self._runs_on_cpu
+                self.path, header, every, gives_way=self._runs_on_cpu, facts=facts
             ) as writer,
             tqdm(
                 total=len(ready),
@@ -329,6 +316,8 @@ class _Run:
                 disable=not self.progress,
             ) as bar,
         ):
+            if residual:
+                residual.write(writer, weights)
             # all prompts first, so that they stand in the file in the order in which they were given
             for first in range(0, len(ready), _N_REGISTERED):
                 part = ready[first : first + _N_REGISTERED]
@@ -415,8 +404,9 @@ class _Run:
         recorded = places(groups, layouts)
         rows = [one.ids for one in batch]
         tokens, mask = pad_right(rows, masked=not self.model.causal)
-        buffer = BatchBuffer(layouts, [len(row) for row in rows], recorded)
-        run_hooks(self.model, tokens, recorded, buffer.sink, attention_mask=mask)
+        lengths = [len(row) for row in rows]
+        buffer = BatchBuffer(layouts, lengths, recorded)
+        run_hooks(self.model, tokens, recorded, buffer.sink, attention_mask=mask, lengths=lengths)
         return buffer
 
 

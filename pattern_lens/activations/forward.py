@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pattern_lens.activations.hooks import needed_settings
+from pattern_lens.activations.hooks import FINAL_LOGITS, needed_settings
 from pattern_lens.errors import HookSilentError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def run_hooks(
     sink: Sink,
     *,
     attention_mask: Tensor | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> None:
     """Run the model on a batch and hand the value of each hook to `sink`, once.
 
@@ -74,7 +75,9 @@ def run_hooks(
     tokens, attention_mask
         Dims (batch, pos), padded on the right; the mask is needed unless the model is causal.
     hooks
-        Hook names of the model.
+        Hook names of the model, and `FINAL_LOGITS`.
+    lengths
+        Token ids of each prompt, for `FINAL_LOGITS`; by default all that there are.
     sink
         Called as ``sink(hook_name, tensor)``, in the order in which the hooks fire.
 
@@ -83,7 +86,9 @@ def run_hooks(
     HookSilentError
         A hook never fired, or needs a setting that this model cannot switch on.
     """
-    silent = run_until_last(model, tokens, list(dict.fromkeys(hooks)), sink, attention_mask)
+    silent = run_until_last(
+        model, tokens, list(dict.fromkeys(hooks)), sink, attention_mask, lengths
+    )
     if silent:
         raise HookSilentError(
             f"hooks of model {model.name!r} that never fired: {sorted(silent)}; "
@@ -97,6 +102,7 @@ def run_until_last(
     names: Sequence[str],
     sink: Sink,
     attention_mask: Tensor | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> set[str]:
     """Do what `run_hooks` does, and return the hooks that never fired."""
     import torch
@@ -106,16 +112,50 @@ def run_until_last(
     waiting = set(names)
     device = model.device
     options = {} if attention_mask is None else {"attention_mask": attention_mask.to(device)}
-    recorders = [(name, _recorder(name, waiting, sink, len(tokens))) for name in names]
+    recorders = {name: _recorder(name, waiting, sink, len(tokens)) for name in names}
+    record_logits = recorders.pop(FINAL_LOGITS, None)
     with ExitStack() as stack:
-        stack.enter_context(_evaluating(model.model))
+        stack.enter_context(evaluating(model.model))
         stack.enter_context(_switched_on(model, names))
         stack.enter_context(torch.no_grad())
         stack.enter_context(suppress(_AllSeenError))
+        if record_logits is not None:
+            last = [n - 1 for n in lengths or [tokens.shape[1]] * len(tokens)]
+            whole = any("unembed" in name for name in recorders)
+            stack.enter_context(_logits_at(model, last, record_logits, whole=whole))
         model.model.run_with_hooks(
-            tokens.to(device), return_type=None, fwd_hooks=recorders, **options
+            tokens.to(device),
+            return_type=None if record_logits is None else "logits",  # None may leave them out
+            fwd_hooks=[*recorders.items()],
+            **options,
         )
     return waiting
+
+
+@contextmanager
+def _logits_at(
+    model: CaptureModel, last: Sequence[int], record: Callable[..., None], *, whole: bool
+) -> Iterator[None]:
+    """Let the model unembed one position of each prompt only, unless other hooks want the `whole`."""
+
+    def chosen(value: Any) -> Any:
+        return value[range(len(last)), list(last)]
+
+    def narrow(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (chosen(inputs[0])[:, None], *inputs[1:])
+
+    def take(_: Any, __: Any, logits: Any) -> None:
+        record(chosen(logits) if whole else logits[:, 0])
+
+    unembed = model.model.unembed
+    handles = [unembed.register_forward_hook(take)]
+    if not whole:
+        handles.append(unembed.register_forward_pre_hook(narrow))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _recorder(name: str, waiting: set[str], sink: Sink, n_batch: int) -> Callable[..., None]:
@@ -135,7 +175,7 @@ def _recorder(name: str, waiting: set[str], sink: Sink, n_batch: int) -> Callabl
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """Run in evaluation mode, and afterwards give each module the mode it was in."""
     parts = [*model.modules(), *getattr(getattr(model, "original_model", None), "modules", list)()]
     training = [part for part in parts if part.training]

@@ -68,7 +68,7 @@ class BatchBuffer:
         self._host = {name: self._empty(layout) for name, layout in layouts.items()}
 
     def _size(self, layout: ArrayLayout, n: int) -> tuple[int, int]:
-        return (n, 1) if layout.packing == "line" else (n, n)
+        return {"line": (n, 1), "single": (1, 1)}.get(layout.packing, (n, n))
 
     def _empty(self, layout: ArrayLayout) -> np.ndarray[Any, Any]:
         total = sum(layout.length(*self._size(layout, n)) for n in self._lengths)
@@ -104,6 +104,8 @@ class BatchBuffer:
             elif layout.packing == "rectangle":
                 square = values[i][(slice(None),) * axis + (slice(n), slice(n))]
                 out[...] = square.reshape(out.shape)
+            elif layout.packing == "single":
+                out[...] = values[i].reshape(out.shape)
             else:
                 out[...] = values[i, :n].reshape(out.shape)
 
@@ -168,8 +170,8 @@ def _pack_on_device(
     axis = layout.axis - int(layout.has_layers)
     parts = []
     for i, n in enumerate(lengths):
-        if layout.packing == "line":
-            parts.append(value[i, :n])
+        if layout.packing in ("line", "single"):
+            parts.append(value[i, :n] if layout.packing == "line" else value[i : i + 1])
             continue
         square = value[i, ..., :n, :n]
         flat = square.reshape(*square.shape[:-2], n * n)

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from pattern_lens.errors import UnknownHookError
-from pattern_lens.names import ALIASES, known_dims, short_name, split_hook
+from pattern_lens.errors import NoResidualStreamError, UnknownHookError
+from pattern_lens.names import (
+    ACTIVATIONS,
+    ALIASES,
+    RESIDUAL,
+    RESIDUAL_STREAM,
+    known_dims,
+    short_name,
+    split_hook,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +31,9 @@ if TYPE_CHECKING:
 
 NameFilter = str | re.Pattern[str] | Callable[[str], bool]
 """A name, a glob, a regular expression that is searched for, or a function of the hook name."""
+
+FINAL_LOGITS: Final = ACTIVATIONS["final_logits"].template
+"""Stands for the hook that final logits would have."""
 
 _GLOB: Final = re.compile(r"[*?\[]")
 _NATIVE_ENDS: Final = (".hook_in", ".hook_out")
@@ -71,7 +82,7 @@ def resolve_names(names: NameFilter | Iterable[NameFilter], model: CaptureModel)
     Parameters
     ----------
     names
-        Short names (``pattern``), hook names, legacy or native (``blocks.0.attn.o.hook_in``), globs
+        Short names (``pattern``), ``residual`` for all that the residual stream's analyses need, hook names, legacy or native (``blocks.0.attn.o.hook_in``), globs
         over both, regular expressions and functions over hook names, or several of these. What a
         filter matches without naming it leaves out the hooks that need a setting of the model,
         unless it matches nothing else.
@@ -80,10 +91,15 @@ def resolve_names(names: NameFilter | Iterable[NameFilter], model: CaptureModel)
     ------
     UnknownHookError
         One of `names` matches nothing on this model.
+    NoResidualStreamError
+        ``residual`` of a model that has none, or several.
     """
     legacy = legacy_names(model)
     chosen: dict[str, bool] = {}
-    for one in _each(names):
+    for one in each_name(names):
+        if one == RESIDUAL:
+            chosen |= _of_residual_stream(legacy, model)
+            continue
         named = isinstance(one, str) and _GLOB.search(one) is None
         hooks = _named(str(one), legacy) if named else _matched(one, legacy, model)
         if not hooks:
@@ -91,6 +107,28 @@ def resolve_names(names: NameFilter | Iterable[NameFilter], model: CaptureModel)
         for hook in hooks:
             chosen[hook] = chosen.get(hook, False) or named
     return _grouped(chosen)
+
+
+def _of_residual_stream(legacy: Mapping[str, str], model: CaptureModel) -> dict[str, bool]:
+    """Hooks of all that the analyses need; whether the model must fire them."""
+    cfg = model.model.cfg
+    optional = {"pos_embed", "ln1_scale", "resid_mid", "ln2_scale"}
+    if getattr(cfg, "attn_only", False):
+        optional |= {"mlp_out"}
+    if getattr(cfg, "normalization_type", None) is None:
+        optional |= {"ln_final_scale"}
+    found: dict[str, bool] = {}
+    for name in RESIDUAL_STREAM:
+        hooks = _named(name, legacy)
+        if not hooks and name not in optional:
+            raise NoResidualStreamError(
+                f"model {model.name!r} has no {name!r}, which taking its residual stream apart needs: only decoders with "
+                "one stream can be; capture single activations by their names"
+            )
+        if name == "resid_post":  # of the others the next layer's resid_pre is a copy
+            hooks = [hook for hook in hooks if split_hook(hook)[1] == cfg.n_layers - 1]
+        found |= dict.fromkeys(hooks, name not in optional)
+    return found
 
 
 def all_hooks(model: CaptureModel) -> list[HookGroup]:
@@ -127,20 +165,29 @@ def _nativeness(name: str) -> tuple[bool, int]:
     return name.endswith(_NATIVE_ENDS), len(name)
 
 
-def _each(names: NameFilter | Iterable[NameFilter]) -> Iterator[NameFilter]:
+def each_name(names: NameFilter | Iterable[NameFilter]) -> list[NameFilter]:
+    """One name or several, as a list.
+
+    Raises
+    ------
+    TypeError
+        One of them cannot name hooks.
+    """
     several = [names] if isinstance(names, str | re.Pattern) or callable(names) else list(names)
     for one in several:
         if not (isinstance(one, str | re.Pattern) or callable(one)):
             raise TypeError(
                 f"cannot choose hooks by {one!r}; expected a name, glob, regex or function"
             )
-        yield one
+    return several
 
 
 def _named(word: str, legacy: Mapping[str, str]) -> list[str]:
     if word in legacy:
         return [legacy[word]]
     short = ALIASES.get(word, word)
+    if short == short_name(FINAL_LOGITS):
+        return [FINAL_LOGITS]
     return [hook for name, hook in legacy.items() if short_name(split_hook(name)[0]) == short]
 
 

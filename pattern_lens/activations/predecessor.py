@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pattern_lens.activations.capture import CaptureReport, capture
+from pattern_lens.activations.capture import capture
 from pattern_lens.activations.prompt_dicts import (
     capture_dicts,
     hooks_of,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
+    from pattern_lens.activations.report import CaptureReport
     from pattern_lens.consts import ReturnCache
 
 __all__ = [

@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from pattern_lens.errors import PromptError
+from pattern_lens.store.reader import StoreReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
+    from pattern_lens.activations.hooks import HookGroup
     from pattern_lens.prompts import Prompt
-    from pattern_lens.store.reader import StoreReader
+
+
+def with_stored_layers(
+    path: Path, model: Mapping[str, Any], groups: Sequence[HookGroup]
+) -> list[HookGroup]:
+    """The activations, with all layers that the file has of them where it has more than those asked for.
+
+    Values of one activation have the same layers for every prompt of a file.
+
+    Parameters
+    ----------
+    model
+        Provenance of the model; a file of another one changes nothing here, and is refused later.
+    """
+    if not path.exists():
+        return list(groups)
+    reader = StoreReader(path)
+    try:
+        if reader.model.get("weights_hash") != model.get("weights_hash"):
+            return list(groups)
+        held = set(reader.names())
+        stored = {g.name: reader.array(g.name).layout for g in groups if g.name in held}
+    finally:
+        reader.close()
+    more = {name: one for name, one in stored.items() if one.layers and one.hooks}
+    return [
+        replace(group, layers=more[group.name].layers, hooks=more[group.name].hooks)
+        if group.name in more and set(group.layers) < set(more[group.name].layers)
+        else group
+        for group in groups
+    ]
 
 
 def missing_names(

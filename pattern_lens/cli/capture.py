@@ -6,19 +6,22 @@ Rule: one model's error does not stop the next one; what was stored before an in
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pattern_lens.cli.output import DONE, FAILED, explain, print_json
+from pattern_lens.cli.output import DONE, FAILED, complain, explain, print_json
 from pattern_lens.cli.parser import add_command, count, listed
 from pattern_lens.cli.surroundings import hushed_libraries, sigterm_as_interrupt
-from pattern_lens.errors import FileNotWritableError, PatternLensError
+from pattern_lens.errors import DiskSpaceWarning, FileNotWritableError, PatternLensError
+from pattern_lens.names import RESIDUAL, RESIDUAL_STREAM
 
 if TYPE_CHECKING:
     import argparse
 
-    from pattern_lens.activations.capture import CaptureReport
+    from pattern_lens.activations.estimate import Estimate
+    from pattern_lens.activations.report import CaptureReport
     from pattern_lens.prompts import PromptSet
 
 _SHOWN_PROBLEMS: Final = 20
@@ -40,6 +43,8 @@ def add(commands: Any) -> None:
   pattern-lens capture -m gpt2,pythia-70m -p prompts.txt -s folder
   pattern-lens capture -m ./my-model -p prompts.jsonl -o mine.h5 -n 100 \\
       --names pattern,resid_post
+  pattern-lens capture -m gpt2 -p prompts.txt --weights compatibility \\
+      --names pattern,residual
 
 Stop it when you like: running the same command again stores what is missing.
 Prompts that were left out because of --on-error skip are listed and count as
@@ -68,7 +73,8 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--names",
         type=listed,
         default=["pattern"],
-        help="what to store: short names, hook names or globs, between commas (default: pattern)",
+        help="what to store, between commas: short names, hook names, globs, or 'residual' for all that the residual "
+        "stream's analyses need, and its weights (with 'mlp_post': neurons, too) (default: pattern)",
     )
     add("-f", "--force", action="store_true", help="compute again what is stored already")
 
@@ -131,6 +137,7 @@ def _run(args: argparse.Namespace) -> int:
     options = ("min_chars", "max_chars", "shuffle", "seed", "n_samples", "on_error")
     prompts = read_prompts(args.prompts, **{name: getattr(args, name) for name in options})
     with sigterm_as_interrupt(), hushed_libraries(downloads=not args.quiet):
+        warnings.simplefilter("ignore", DiskSpaceWarning)  # said by us
         _check_device(args)
         reports = _capture_all(args, prompts)
     if args.json:
@@ -198,11 +205,19 @@ def _capture_one(args: argparse.Namespace, name: str, prompts: PromptSet) -> Cap
             force=args.force,
             progress=not args.quiet,
             on_error=args.on_error,
+            on_estimate=lambda found: _print_estimate(found, quiet=args.quiet),
         )
     except KeyboardInterrupt as stop:
         # Instead of other notes: what the file holds is counted there, whatever was interrupted.
         stop.__notes__ = [_what_is_stored(target, prompts, args.names)]
         raise
+
+
+def _print_estimate(found: Estimate, *, quiet: bool) -> None:
+    if not quiet:
+        print(found.summary(), file=sys.stderr)
+    if found.warning:
+        complain(f"warning: {found.warning}")
 
 
 def _what_is_stored(target: Path | None, prompts: PromptSet, names: list[str]) -> str:
@@ -212,7 +227,8 @@ def _what_is_stored(target: Path | None, prompts: PromptSet, names: list[str]) -
 
     try:
         reader = StoreReader(target)
-        arrays = [name for name in reader.names() if name in names] or reader.names()
+        wanted = {*names, *(RESIDUAL_STREAM if RESIDUAL in names else ())}
+        arrays = [name for name in reader.names() if name in wanted] or reader.names()
         stored = [set(hashes_of(reader, reader.array(name))) for name in arrays]
         reader.close()
     except PatternLensError as err:

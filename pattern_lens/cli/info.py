@@ -23,6 +23,7 @@ _ACTIVATION_HEAD: Final = (
     "stored",
     "ratio",
 )
+_WEIGHT_HEAD: Final = ("weight", "dims", "dtype", "dense", "stored")
 
 
 def add(commands: Any) -> None:
@@ -47,9 +48,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found)
     else:
-        print_table([*_file_rows(found), *_model_rows(found["model"]), *_prompt_rows(found)])
+        model_rows = [*_model_rows(found["model"]), *_fact_rows(found["facts"])]
+        print_table([*_file_rows(found), *model_rows, *_prompt_rows(found)])
         print()
         print_table([_ACTIVATION_HEAD, *map(_activation_row, found["activations"].items())])
+        if found["weights"]:
+            print()
+            print_table([_WEIGHT_HEAD, *map(_weight_row, found["weights"].items())])
     return DONE
 
 
@@ -74,6 +79,18 @@ def _model_rows(model: dict[str, Any]) -> list[Row]:
         ("BOS", "prepended" if model.get("prepend_bos") else "not prepended"),
         *([("versions", versions)] if versions else []),
     ]
+
+
+def _fact_rows(facts: dict[str, Any]) -> list[Row]:
+    """How the model puts its parts together, where the file says so."""
+    if not facts:
+        return []
+    parts = [f"norm {facts.get('normalization')}"]
+    parts += ["attention only"] if facts.get("attn_only") else []
+    parts += ["attention and MLP in parallel"] if facts.get("parallel_attn_mlp") else []
+    parts += [f"logits capped at {facts['logit_softcap']:g}"] if facts.get("logit_softcap") else []
+    scale = facts.get("logit_scale", 1.0)
+    return [("parts", ", ".join(parts + ([f"logits times {scale:g}"] if scale != 1 else [])))]
 
 
 def _prompt_rows(found: dict[str, Any]) -> list[Row]:
@@ -101,6 +118,13 @@ def _activation_row(item: tuple[str, dict[str, Any]]) -> Row:
         human_size(array["stored_bytes"]),
         str(array["ratio"]),
     )
+
+
+def _weight_row(item: tuple[str, dict[str, Any]]) -> Row:
+    name, array = item
+    dims = ", ".join(f"{d} {n}" for d, n in zip(array["dims"], array["shape"], strict=True))
+    sizes = (human_size(array["dense_bytes"]), human_size(array["stored_bytes"]))
+    return (name, dims, array["dtype"], *sizes)
 
 
 def _layers(layers: list[int]) -> str:

@@ -84,7 +84,7 @@ class Wanted:
             else:
                 inner.append(pick if isinstance(pick, np.ndarray) else _as_slice(pick))
                 after.append(0 if isinstance(pick, int) else slice(None))
-        first, last = bounds[0]
+        first, last = bounds[0] if bounds else (0, 1)  # an array without ragged dims is one element
         if self.paired:
             layers = self._pair(inner, after)
         pair = (0, list(self.picks).index(HEAD)) if self.paired else None

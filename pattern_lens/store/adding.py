@@ -22,18 +22,30 @@ from pattern_lens.store.journal import transaction
 from pattern_lens.store.layout import RESULTS, ArrayLayout
 from pattern_lens.store.lock import WriterLock
 from pattern_lens.store.reader import StoreReader
+from pattern_lens.store.weights import check_same_facts, read_facts, write_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     import h5py
 
 
 def add_missing(
-    path: Path, header: Header | None, layouts: Sequence[ArrayLayout], *, figures: bool
+    path: Path,
+    header: Header | None,
+    layouts: Sequence[ArrayLayout],
+    *,
+    figures: bool,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Make the groups that the file lacks; the caller holds the writer lock.
+
+    Parameters
+    ----------
+    facts
+        What ``/weights`` is to say of the model, if weights will be written.
 
     Raises
     ------
@@ -45,12 +57,18 @@ def add_missing(
             check_same_model(path, read_model(file), header.model)
         missing = [layout for layout in layouts if not _holds(path, file, layout)]
         figures = figures and FIGURES not in file
-    if missing or figures:
+        known = read_facts(file)
+        if facts is not None and known:
+            check_same_facts(path, known, facts)
+    says_more = facts is not None and not known
+    if missing or figures or says_more:
         with transaction(path) as file:
             for layout in missing:
                 create_array(file, layout)
             if figures:
                 create_figures(file)
+            if facts is not None and says_more:
+                write_facts(file, facts)
 
 
 def _holds(path: Path, file: h5py.File, layout: ArrayLayout) -> bool:

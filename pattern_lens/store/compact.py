@@ -27,12 +27,14 @@ from pattern_lens.store.attributes import as_text, write_text
 from pattern_lens.store.create import FIGURES
 from pattern_lens.store.handles import recover, shut_out_readers, suspend_readers
 from pattern_lens.store.header import Header
-from pattern_lens.store.layout import ACTIVATIONS, RESULTS
+from pattern_lens.store.layout import ACTIVATIONS, RESULTS, WEIGHTS
 from pattern_lens.store.lock import WriterLock, sidecar
 from pattern_lens.store.prompt_table import PromptRecord
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.rows import NO_PROMPT
+from pattern_lens.store.swmr import WHOLE_BLOCKS
 from pattern_lens.store.verify import damaged_prompts, element_bytes, read_run, runs, verify
+from pattern_lens.store.weights import write_weight
 from pattern_lens.store.writer import Block, StoreWriter
 from pattern_lens.wording import counted
 
@@ -47,7 +49,8 @@ _BATCH_BYTES: Final = 64 << 20
 _BATCH_PROMPTS: Final = 4096
 _BATCH_FIGURES: Final = 65_536
 _SPARE_BYTES: Final = 8 << 20
-_ROOT_OBJECTS: Final = frozenset({"model", "tokenizer", "prompts", ACTIVATIONS, RESULTS, FIGURES})
+_SECTIONS: Final = (ACTIVATIONS, RESULTS, WEIGHTS)
+_ROOT_OBJECTS: Final = frozenset({"model", "tokenizer", "prompts", FIGURES, *_SECTIONS})
 _OWN_ATTRIBUTES: Final = frozenset({"format", "format_version", "file_id"})
 
 
@@ -182,17 +185,22 @@ def _rewrite(target: Path, unfinished: Path, *, progress: bool) -> int:
     with _reading(target) as reader:
         _check_known(reader)
         arrays = {(array := reader.stored(g)).layout.key: array for g in reader.groups()}
-        _check_space(reader, arrays)
+        weights = {name: reader.weight(name) for name in reader.weight_names()}
+        _check_space(reader, arrays | weights)
         header = Header(reader.model, reader.vocab)
-        layouts = [array.layout for array in arrays.values()]
+        layouts = [array.layout for array in (arrays | weights).values()]
+        rooms: dict[str, Any] = {
+            "figures": len(reader.figures.rows) > 0,
+            "facts": reader.facts or None,
+        }
         with (
-            StoreWriter(
-                unfinished, header, layouts, figures=len(reader.figures.rows) > 0
-            ) as writer,
+            StoreWriter(unfinished, header, layouts, **rooms) as writer,
             tqdm(
                 total=len(reader.prompts), desc="compacting", unit="prompt", disable=not progress
             ) as bar,
         ):
+            for array in weights.values():
+                write_weight(writer, array.layout, _values(reader, array, [len(array) - 1]))
             every = reader.prompts.positions.tolist()
             for first in range(0, len(every), _BATCH_PROMPTS):  # they keep their order
                 writer.commit(_records(reader, every[first : first + _BATCH_PROMPTS]), {})
@@ -221,7 +229,7 @@ def _check_known(reader: StoreReader) -> None:
         unknown = [name for name in file if name not in _ROOT_OBJECTS]
         unknown += [
             f"{section}/{name}"
-            for section in (ACTIVATIONS, RESULTS)
+            for section in _SECTIONS
             for name, group in file.get(section, {}).items()
             if as_text(group.attrs.get("kind")) != section.removesuffix("s")
             or int(group.attrs.get("version", 0)) > 1
@@ -291,8 +299,13 @@ def _as_they_lie(positions: list[int], arrays: list[StoredArray]) -> list[int]:
 
 
 def _block(reader: StoreReader, array: StoredArray, positions: Sequence[int]) -> Block:
-    """Values of the prompts as they are stored, checked, back to back."""
+    """Values of the prompts as a commit takes them."""
     rows = [row for row in map(array.row_of, positions) if row is not None]
+    return Block([array.sizes(row) for row in rows], _values(reader, array, rows))
+
+
+def _values(reader: StoreReader, array: StoredArray, rows: Sequence[int]) -> Array:
+    """Values of the rows as they are stored, checked, back to back."""
     parts: list[Array] = []
     for run in runs(array, rows):
         try:
@@ -302,7 +315,7 @@ def _block(reader: StoreReader, array: StoredArray, positions: Sequence[int]) ->
                 f"cannot compact {reader.path}: values of {array.layout.name!r} are damaged ({err}); "
                 "'pattern-lens verify' names the prompts: capture them again, or delete them"
             ) from err
-    return Block([array.sizes(row) for row in rows], np.concatenate(parts, axis=array.layout.axis))
+    return np.concatenate(parts, axis=array.layout.axis)
 
 
 def _figures(reader: StoreReader) -> Iterator[list[FigureRecord]]:
@@ -358,7 +371,8 @@ def _records(reader: StoreReader, positions: Sequence[int]) -> list[PromptRecord
 
 def _carry_attributes(unfinished: Path, root: dict[str, Any]) -> None:
     """What the old file's root said, but for its identity; and that it was compacted."""
-    with h5py.File(unfinished, "r+", libver=("v110", "v110"), locking=False) as file:
+    options = {"libver": ("v110", "v110"), "locking": False} | WHOLE_BLOCKS
+    with h5py.File(unfinished, "r+", **options) as file:
         for name, value in root.items():
             if name not in _OWN_ATTRIBUTES:
                 _write(file, name, value)

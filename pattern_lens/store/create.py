@@ -21,6 +21,7 @@ from pattern_lens.store.journal import discard_journal
 from pattern_lens.store.layout import ACTIVATIONS
 from pattern_lens.store.lock import sidecar
 from pattern_lens.store.rows import ARRAY_ROW, FIGURE_ROW, PROMPT_ROW
+from pattern_lens.store.swmr import WHOLE_BLOCKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +55,7 @@ def create_file(path: Path, header: Header, layouts: Sequence[ArrayLayout]) -> N
 
 def _image(path: Path, header: Header, layouts: Sequence[ArrayLayout]) -> bytes:
     """The empty file; made in memory, because HDF5 does not live through a disk that runs full."""
-    options = {"driver": "core", "backing_store": False, "libver": ("v110", "v110")}
+    options = {"driver": "core", "backing_store": False, "libver": ("v110", "v110")} | WHOLE_BLOCKS
     with h5py.File(path.name, "w", **options) as file:
         _write_root(file)
         header.write(file)
@@ -86,7 +87,7 @@ def _create_stream(file: h5py.File, name: str, dtype: np.dtype[Any], chunk: int)
 
 
 def create_array(file: h5py.File, layout: ArrayLayout) -> None:
-    """Make the group of one activation or result, empty."""
+    """Make the group of one activation, result or weight, empty."""
     group = file.create_group(layout.group)
     write_text(group.attrs, "kind", layout.section.removesuffix("s"))
     group.attrs["version"] = 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Model, prompts, activations, results and figures of a file.
+    """Model, prompts, activations, results, figures and weights of a file.
 
     Parameters
     ----------
@@ -29,7 +29,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     A JSON-able object: ``path``, ``size_bytes``, ``format_version``, ``created_utc``, ``created_by``, ``file_id``,
-    ``model`` (the object of ``/model``), ``prompts`` (counts), ``activations``, ``results`` and ``figures`` by name.
+    ``model`` (the object of ``/model``), ``prompts`` (counts), ``activations``, ``results``, ``figures`` and ``weights`` by name, and
+    ``facts`` (the object of ``/weights``).
 
     Raises
     ------
@@ -50,6 +51,8 @@ def describe(path: str | Path) -> dict[str, Any]:
             "activations": {name: _array(array) for name, array in arrays.items()},
             "results": {name: _array(array) for name, array in results.items()},
             "figures": _figures(reader.figures),
+            "weights": {name: _weight(reader.weight(name)) for name in reader.weight_names()},
+            "facts": dict(reader.facts),
         }
     finally:
         reader.close()
@@ -89,6 +92,17 @@ def _array(array: StoredArray) -> dict[str, Any]:
         "dense_bytes": dense_bytes,
         "stored_bytes": stored_bytes,
         "ratio": round(dense_bytes / stored_bytes, 2) if stored_bytes else None,
+    }
+
+
+def _weight(array: StoredArray) -> dict[str, Any]:
+    shape = array.shape(len(array) - 1)
+    return {
+        "dims": list(array.layout.dims),
+        "shape": list(shape),
+        "dtype": array.layout.dtype,
+        "dense_bytes": math.prod(shape) * array.layout.value_dtype.itemsize,
+        "stored_bytes": array.stored_bytes(),
     }
 
 

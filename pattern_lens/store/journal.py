@@ -17,6 +17,7 @@ import h5py
 import xxhash
 
 from pattern_lens.store.lock import sidecar
+from pattern_lens.store.swmr import WHOLE_BLOCKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +89,7 @@ def transaction(path: Path) -> Iterator[h5py.File]:
     """
     overlay = _Overlay(path)
     try:
-        with h5py.File(overlay, "r+", libver=("v110", "v110")) as file:
+        with h5py.File(overlay, "r+", libver=("v110", "v110"), **WHOLE_BLOCKS) as file:
             yield file
         _reserve(path, overlay.size)
         _write_journal(path, overlay)

@@ -1,4 +1,4 @@
-"""How one activation or result lies in the file: dims, packing, dtype, chunks (docs/format.md).
+"""How one activation, result or weight lies in the file: dims, packing, dtype, chunks (docs/format.md).
 
 Every ragged kind goes through this description; nothing else in the store knows what a pattern is.
 """
@@ -22,6 +22,7 @@ Packing = Literal["triangle", "rectangle", "line", "single"]
 
 ACTIVATIONS: Final = "activations"
 RESULTS: Final = "results"
+WEIGHTS: Final = "weights"
 
 _CHUNK_BYTES: Final = 256 * 1024
 _SINGLE_BYTES: Final = 64 * 1024
@@ -30,12 +31,12 @@ _CHUNK_ELEMENTS: Final = 4096
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Dims, packing and dtype of one stored activation or result.
+    """Dims, packing and dtype of one stored activation, result or weight.
 
     Parameters
     ----------
     name
-        Short name; the group's name under ``/activations`` or ``/results``.
+        Short name; the group's name under ``/activations``, ``/results`` or ``/weights``.
     dims
         Dims of the array for one prompt; ragged dims stand side by side.
     sizes
@@ -51,9 +52,10 @@ class ArrayLayout:
     origin
         JSON-able record of how the values came about.
     section
-        ``activations`` or ``results``.
+        ``activations``, ``results`` or ``weights``.
     ragged_dims
-        Dims whose size differs from prompt to prompt; those of `RAGGED_DIMS` where it is None.
+        Dims whose size differs from prompt to prompt; those of `RAGGED_DIMS` where it is None. Of a weight the dim along
+        which it lies in chunks.
     labels
         Of a result: labels of its other dims, and coordinates without a dim.
     """
@@ -81,7 +83,7 @@ class ArrayLayout:
 
     @property
     def key(self) -> str:
-        """What a commit calls it: the name of an activation, ``results/{name}`` of a result."""
+        """What a commit calls it: the name of an activation, the path of the group of anything else."""
         return self.name if self.section == ACTIVATIONS else self.group
 
     @property
@@ -166,7 +168,7 @@ class ArrayLayout:
             "units": self.units,
             "origin": dict(self.origin),
         }
-        if self.section == RESULTS:
+        if self.section != ACTIVATIONS:
             spec |= {"ragged": self.ragged, "labels": dict(self.labels)}
         return json.dumps(spec)
 

@@ -28,10 +28,11 @@ from pattern_lens.store.codec import pool
 from pattern_lens.store.figures import FigureTable
 from pattern_lens.store.handles import ReadHandle
 from pattern_lens.store.header import read_model, read_vocab
-from pattern_lens.store.layout import ACTIVATIONS, RESULTS, ArrayLayout
+from pattern_lens.store.layout import ACTIVATIONS, RESULTS, WEIGHTS, ArrayLayout
 from pattern_lens.store.packing import triangle_length, unpack_rows
 from pattern_lens.store.prompt_table import PromptTable
 from pattern_lens.store.rows import ARRAY_ROW, Rows, newest, read_rows
+from pattern_lens.store.weights import read_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ T = TypeVar("T")
 
 
 class StoredArray:
-    """One activation or result of a file; its index is read when it is first asked for.
+    """One activation, result or weight of a file; its index is read when it is first asked for.
 
     Parameters
     ----------
@@ -76,7 +77,14 @@ class StoredArray:
 
     def _read_layout(self, file: h5py.File) -> ArrayLayout:
         section = self.group.partition("/")[0]
-        return ArrayLayout.from_json(read_text(file[self.group], "spec"), section=section)
+        try:
+            spec = read_text(file[self.group], "spec")
+        except KeyError:
+            if self.group in file:
+                raise
+            # in our words: where the section itself is not there HDF5 says something else
+            raise KeyError(f"{self.group} doesn't exist") from None
+        return ArrayLayout.from_json(spec, section=section)
 
     @cached_property
     def rows(self) -> Rows:
@@ -282,6 +290,11 @@ class StoreReader:
         """The root attributes."""
         return self._read(lambda file: {k: as_text(v) for k, v in file.attrs.items()})
 
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """How the model puts its parts together: the JSON object of ``/weights``; empty where there is none."""
+        return self._read(read_facts)
+
     def _read(self, read: Callable[[h5py.File], T]) -> T:
         return self.handle.read(read)
 
@@ -292,6 +305,14 @@ class StoreReader:
     def result_names(self) -> list[str]:
         """Names of the stored results."""
         return self._names_in(RESULTS)
+
+    def weight_names(self) -> list[str]:
+        """Names of the weights that are stored whole: those of which a row says so."""
+        return [name for name in self._names_in(WEIGHTS) if len(self.weight(name))]
+
+    def weight_groups(self) -> list[str]:
+        """Paths of all weights, also of those that no row says are whole."""
+        return [f"{WEIGHTS}/{name}" for name in self._names_in(WEIGHTS)]
 
     def _names_in(self, section: str) -> list[str]:
         return self._read(lambda file: sorted(file.get(section, ())))
@@ -323,6 +344,17 @@ class StoreReader:
         what_to_do = f"store one with patterns.map(function, name={name!r})"
         return self._named(RESULTS, name, UnknownResultError, what_to_do)
 
+    def weight(self, name: str) -> StoredArray:
+        """A weight by name; it has one row, or none where it was made room for and not written.
+
+        Raises
+        ------
+        UnknownActivationError
+            The file does not hold it; the message lists what it holds.
+        """
+        what_to_do = "capture with names=['residual'] (W_out: names=['residual', 'mlp_post'])"
+        return self._named(WEIGHTS, name, UnknownActivationError, what_to_do)
+
     def _named(
         self, section: str, name: str, error: type[StoreError], what_to_do: str
     ) -> StoredArray:
@@ -337,9 +369,10 @@ class StoreReader:
             ) from None
 
     def stored(self, group: str) -> StoredArray:
-        """An activation or result by the path of its group; KeyError where there is none."""
+        """An activation, result or weight by the path of its group; KeyError where there is none."""
         if group not in self._arrays:
-            self._arrays[group] = StoredArray(self.handle, group, self._prompts_read)
+            of_prompts = () if group.startswith(f"{WEIGHTS}/") else (self._prompts_read,)
+            self._arrays[group] = StoredArray(self.handle, group, *of_prompts)
         return self._arrays[group]
 
     def _prompts_read(self) -> PromptTable | None:
@@ -356,7 +389,7 @@ class StoreReader:
 
     def refresh(self) -> None:
         """Forget what was read, so that the next read sees what was stored since."""
-        for name in ("prompts", "figures"):
+        for name in ("prompts", "figures", "facts"):
             self.__dict__.pop(name, None)
         self._arrays.clear()
         self.handle.suspend()

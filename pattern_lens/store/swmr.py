@@ -1,4 +1,4 @@
-"""Open HDF5 files under SWMR, with an end to the waiting.
+"""Open HDF5 files under SWMR, with an end to the waiting and with whole blocks.
 
 Under SWMR, metadata whose checksum does not fit is read again and again, 100 times, each time after twice the
 wait: with a damaged file that never ends. h5py has no setting for it, the HDF5 library has.
@@ -16,6 +16,16 @@ from h5py._objects import phil
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+BLOCK_BYTES: Final = 512
+WHOLE_BLOCKS: Final[Any] = {
+    "alignment_threshold": 1,
+    "alignment_interval": BLOCK_BYTES,
+    "meta_block_size": 0,
+}
+"""Options of `h5py.File` by which HDF5's blocks, most of them smaller, begin at multiples of `BLOCK_BYTES`.
+
+A block that lay across two pages, or two sectors of a disk, could be left half written by a kill between them."""
 
 _ATTEMPTS: Final = 27  # 2**27 ns, an eighth of a second, in all; a flush takes far less
 
@@ -45,6 +55,8 @@ def _access() -> Any:
     """How files are opened: the format of HDF5 1.10, no file locks, few attempts."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_alignment(WHOLE_BLOCKS["alignment_threshold"], WHOLE_BLOCKS["alignment_interval"])
+    access.set_meta_block_size(WHOLE_BLOCKS["meta_block_size"])
     access.set_file_locking(False, False)  # noqa: FBT003 - h5py takes them by position
     set_attempts = _attempts_setter()
     if set_attempts is not None:

@@ -19,6 +19,7 @@ from pattern_lens.names import head_label
 from pattern_lens.store.chunks import Array, Selection, combine_digests, digest_slab, read_span
 from pattern_lens.store.codec import pool
 from pattern_lens.store.create import FIGURES
+from pattern_lens.store.layout import WEIGHTS
 from pattern_lens.store.prompt_table import hash_key
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.rows import NO_PROMPT, NONE, Rows, is_blank, is_valid
@@ -46,8 +47,8 @@ class Damage:
     prompt
         Hash of the prompt that it concerns, or None where that cannot be told.
     activation
-        Name of the activation, result (``results/name``) or figure (``figures/name``); None where the prompt itself
-        is damaged.
+        Name of the activation, result (``results/name``), figure (``figures/name``) or weight (``weights/name``); None
+        where the prompt itself is damaged.
     what
         What is wrong, in words.
     """
@@ -58,6 +59,8 @@ class Damage:
 
     def __str__(self) -> str:
         what = f"{self.activation}: {self.what}" if self.activation else self.what
+        if self.activation and self.activation.startswith(f"{WEIGHTS}/"):
+            return what
         return f"{self.prompt or '(unknown prompt)'}: {what}"
 
 
@@ -72,7 +75,8 @@ class VerifyReport:
     n_prompts, n_deleted
         Prompts in the file, and rows of deleted ones.
     n_values
-        Prompts with values, by activation and ``results/name``; number of figures under ``figures``.
+        Prompts with values, by activation and ``results/name``; number of figures under ``figures``, of weights under
+        ``weights``.
     n_torn
         Rows that an interrupted run left half written; the next writer clears them.
     damaged
@@ -123,15 +127,18 @@ def verify(path: str | Path, *, progress: bool = True) -> VerifyReport:
     try:
         # A prompt's row is written before its values' rows: read in the other order, none is missed.
         arrays = {(array := reader.stored(g)).layout.key: array for g in reader.groups()}
+        weights = {group: reader.stored(group) for group in reader.weight_groups()}
         figures = reader.figures
-        total = sum(map(len, arrays.values())) + len(figures.rows) + len(reader.prompts)
+        values = [*arrays.values(), *weights.values()]
+        total = sum(map(len, values)) + len(figures.rows) + len(reader.prompts)
         with tqdm(total=total, desc="verifying", unit="row", disable=not progress) as bar:
             check = _Check(reader, bar)
             check.prompts()
-            for name, array in arrays.items():
+            for name, array in (arrays | weights).items():
                 check.array(name, array)
             check.figures(figures)
-        held = {FIGURES: len(figures.rows)} if len(figures.rows) else {}
+        others = {FIGURES: len(figures.rows), WEIGHTS: sum(map(len, weights.values()))}
+        held = {what: n for what, n in others.items() if n}
         return VerifyReport(
             path=reader.path,
             n_prompts=len(reader.prompts),
@@ -177,10 +184,7 @@ class _Check:
         for row in self._damaged_rows(index):
             what = f"row {row} of /{array.group}/index is damaged"
             self.damaged.append(Damage(self._name(int(index[row]["prompt"])), name, what))
-        exist = np.zeros(len(self.reader.prompts.rows) + 1, np.bool_)
-        exist[self.reader.prompts.positions] = True
-        prompts = np.minimum(array.rows["prompt"], np.uint64(len(exist) - 1)).astype(np.intp)
-        known = exist[prompts]
+        known = self._names_something(array)
         inside = np.array([array.span(row)[1] <= extent for row in range(len(array))], np.bool_)
         for row in np.flatnonzero(~known).tolist():
             what = f"names row {array.rows[row]['prompt']} of /prompts/index, which does not exist"
@@ -193,6 +197,15 @@ class _Check:
             for row in damaged_rows(self.reader, array, run):
                 self._blame(array, row, "its values do not have their checksum")
             self.bar.update(len(run))
+
+    def _names_something(self, array: StoredArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which rows are of prompts that exist; of a weight, which are of no prompt."""
+        if array.layout.section == WEIGHTS:
+            return np.asarray(array.rows["prompt"] == NO_PROMPT)
+        exist = np.zeros(len(self.reader.prompts.rows) + 1, np.bool_)
+        exist[self.reader.prompts.positions] = True
+        prompts = np.minimum(array.rows["prompt"], np.uint64(len(exist) - 1)).astype(np.intp)
+        return np.asarray(exist[prompts])
 
     def figures(self, table: FigureTable) -> None:
         """Seals of the figures' rows, and checksums of their bytes."""

@@ -39,7 +39,7 @@ from pattern_lens.store.handles import (
     shut_out_readers,
     suspend_readers,
 )
-from pattern_lens.store.layout import ACTIVATIONS, RESULTS, ArrayLayout
+from pattern_lens.store.layout import ACTIVATIONS, RESULTS, WEIGHTS, ArrayLayout
 from pattern_lens.store.lock import WriterLock
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.rows import (
@@ -74,11 +74,13 @@ class StoreWriter(Closing):
     header
         Model and vocabulary; what the file says of its model must be the same.
     layouts
-        Activations and results that will be written; those that the file lacks are added.
+        Activations, results and weights that will be written; those that the file lacks are added.
     figures
         Whether figures will be written.
     gives_way
         Whether values are compressed only where no other thread wants the core, as where a model runs on it.
+    facts
+        What ``/weights`` says of the model (docs/format.md), if weights will be written.
 
     Raises
     ------
@@ -94,6 +96,7 @@ class StoreWriter(Closing):
         *,
         figures: bool = False,
         gives_way: bool = False,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.gives_way = gives_way
         self.path = Path(path).expanduser().resolve()
@@ -103,14 +106,19 @@ class StoreWriter(Closing):
         try:
             with shut_out_readers(self.path), explain_writing(self.path):
                 suspend_readers(self.path)
-                self._prepare(header, layouts, figures=figures)
+                self._prepare(header, layouts, figures=figures, facts=facts)
         except BaseException:
             self._let_go()
             self._lock.release()
             raise
 
     def _prepare(
-        self, header: Header | None, layouts: Sequence[ArrayLayout], *, figures: bool
+        self,
+        header: Header | None,
+        layouts: Sequence[ArrayLayout],
+        *,
+        figures: bool,
+        facts: Mapping[str, Any] | None,
     ) -> None:
         if not self.path.exists():
             if header is None:
@@ -118,7 +126,7 @@ class StoreWriter(Closing):
             create_file(self.path, header, layouts)
         check_is_hdf5(self.path)
         recover(self.path)
-        add_missing(self.path, header, layouts, figures=figures)
+        add_missing(self.path, header, layouts, figures=figures, facts=facts)
         self._file = open_swmr_writer(self.path)
         # held open: what a dataset cannot write when it is closed is lost without an error
         self._datasets = {name: self._file[name] for name in _dataset_names(self._file)}
@@ -233,12 +241,13 @@ class StoreWriter(Closing):
         blocks: Mapping[str, Block],
         figures: Sequence[FigureRecord] = (),
     ) -> None:
-        """Store results and figures of prompts that the file holds; they are stored when this returns.
+        """Store results and figures of prompts that the file holds, or a weight; they are stored when this returns.
 
         Parameters
         ----------
         positions
-            Positions in the prompt table, each once; the newer of two results of one prompt holds.
+            Positions in the prompt table, each once; the newer of two results of one prompt holds. Of a weight what
+            `weights.write_weight` gives.
         blocks
             Values by `ArrayLayout.key`, each for all of `positions`, in their order.
         figures
@@ -390,7 +399,8 @@ class StoreWriter(Closing):
 
 def _dataset_names(file: h5py.File) -> list[str]:
     names = [f"prompts/{name}" for name in ("index", "hash", "text", "token_id")]
-    groups = [f"{section}/{n}" for section in (ACTIVATIONS, RESULTS) for n in file.get(section, ())]
+    sections = (ACTIVATIONS, RESULTS, WEIGHTS)
+    groups = [f"{section}/{n}" for section in sections for n in file.get(section, ())]
     groups += [FIGURES] if FIGURES in file else []
     return names + [f"{group}/{part}" for group in groups for part in ("data", "index")]
 

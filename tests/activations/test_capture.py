@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pattern_lens.activations.capture import CaptureReport, capture
+from pattern_lens.activations.capture import capture
 from pattern_lens.activations.gather import BatchBuffer
+from pattern_lens.activations.report import CaptureReport
 from pattern_lens.errors import (
     FileNotWritableError,
     ModelMismatchError,
@@ -112,6 +113,17 @@ def test_packing_on_a_device_gives_what_packing_on_the_host_gives(make_model, tm
     pack_triangle(value[0].numpy(), expected[:, :15])
     pack_triangle(value[1, :, :3, :3].numpy(), expected[:, 15:])
     np.testing.assert_array_equal(packed, expected)
+
+
+def test_packing_one_value_a_prompt_on_a_device():
+    from pattern_lens.activations.gather import _pack_on_device, as_stored
+    from pattern_lens.store.layout import ArrayLayout
+
+    value = torch.rand(2, 7, generator=torch.Generator().manual_seed(1))
+    layout = ArrayLayout("final_logits", ("token",), {"token": 7}, "single", "float32")
+    packed = as_stored(_pack_on_device(layout, value, [5, 3]), layout)
+    np.testing.assert_array_equal(packed, value.numpy())
+    assert packed.shape == layout.stored_shape(2)
 
 
 def test_a_second_run_stores_nothing_and_further_prompts_only_themselves(model_folder, tmp_path):

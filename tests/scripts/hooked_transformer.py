@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xarray as xr
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from pattern_lens.activations.capture import capture
-from pattern_lens.models import load_model
+from pattern_lens.models import CaptureModel, load_model
 from pattern_lens.prompts import prompt_hash
+from pattern_lens.run import open_run
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.testing import tiny_tokenizer
 
@@ -43,7 +45,26 @@ def main(folder: Path) -> None:
                 expected = cache[hook][0].detach().numpy()
                 scale = max(1.0, float(np.abs(expected).max()))
                 np.testing.assert_allclose(stored[layer], expected, rtol=0, atol=1e-6 * scale)
+    check_residual(model, folder / "residual.h5")
     print("equal", reader.model["versions"]["transformer_lens"])
+
+
+def check_residual(model: CaptureModel, path: Path) -> None:
+    """The weights and the last stream of a file give the logits that it holds, and the model's own."""
+    capture(model, TEXTS, path, names=["residual", "mlp_post"], progress=False)
+    with open_run(path) as run:
+        weights, found = run.weights, run.activations
+        for text in TEXTS:
+            name = prompt_hash(text)
+            stream = found["resid_post"][name].isel(layer=-1, pos=-1)
+            stream = (stream - stream.mean()) / found["ln_final_scale"][name].isel(pos=-1)
+            stream = stream * weights.get("ln_final_w", 1) + weights.get("ln_final_b", 0)
+            logits = xr.dot(stream, weights["W_U"], dim="d_model") + weights["b_U"]
+            ids = torch.from_numpy(model.tokenize(text).ids.astype(np.int64))[None]
+            with torch.no_grad():
+                own = model.model(ids)[0, -1].numpy()
+            for one in (logits, found["final_logits"][name]):
+                np.testing.assert_allclose(one, own, rtol=0, atol=1e-5)
 
 
 main(Path(sys.argv[1]))

@@ -43,6 +43,8 @@ def everything(path: Path) -> list[Any]:
         array = reader.array(name)
         values = [array.read(row).tobytes() for row in range(len(array))]
         parts += [name, array.layout, array.rows.tobytes(), values]
+    parts += [reader.facts, reader.weight_names()]
+    parts += [reader.weight(name).read(0).tobytes() for name in reader.weight_names()]
     reader.close()
     return parts
 
@@ -54,7 +56,8 @@ def is_noticed(path: Path) -> bool:
     reader = StoreReader(path)
     with reader.handle.open() as file:
         indexes = [file["prompts/index"][:]]
-        indexes += [file[f"activations/{name}/index"][:] for name in file["activations"]]
+        for section in ("activations", "weights"):
+            indexes += [file[f"{section}/{name}/index"][:] for name in file[section]]
     reader.close()
     return any(bool((~is_valid(rows) & ~is_blank(rows)).any()) for rows in indexes)
 

@@ -15,6 +15,8 @@ from pattern_lens.store.header import Header
 from pattern_lens.store.layout import ArrayLayout
 from pattern_lens.store.prompt_table import PromptRecord
 from pattern_lens.store.reader import StoreReader
+from pattern_lens.store.rows import NO_PROMPT
+from pattern_lens.store.weights import lacking_weights, weight_layout, write_weight
 from pattern_lens.store.writer import Block, StoreWriter
 
 if TYPE_CHECKING:
@@ -56,7 +58,11 @@ CURVE: Final = ArrayLayout(
     ragged_dims=("distance",),
     labels={"head": [0, 1, 2]},
 )
-STORED: Final = ("pattern", "resid_post", SCORE.key, CURVE.key, "figures")
+W_O: Final = weight_layout("W_O", (2, 3, 4, 70), "float16")
+B_U: Final = weight_layout("b_U", (9000,), "float32")  # three chunks
+WEIGHTS: Final = (W_O, B_U)
+FACTS: Final = {"eps": 1e-5, "normalization": "LN"}
+STORED: Final = ("pattern", "resid_post", SCORE.key, CURVE.key, "figures", W_O.key, B_U.key)
 BATCHES: Final = ((0, 1, 2), (3,), (4, 5, 6, 7), (8, 9))
 LATER: Final = ((0, 1, 10), (2, 3, 4, 5, 11), (6, 7, 8, 9))
 DOOMED: Final = 5
@@ -65,6 +71,11 @@ DOOMED: Final = 5
 def name_of(i: int) -> str:
     """Hash of a prompt."""
     return f"prompt-{i:04d}"
+
+
+def number_of(prompt_hash: str) -> int | None:
+    """The number of the prompt of this hash, if there is one."""
+    return next((i for i in range(100) if name_of(i) == prompt_hash), None)
 
 
 def n_ctx(i: int) -> int:
@@ -104,12 +115,21 @@ def figure(position: int, i: int) -> FigureRecord:
     return FigureRecord(position, 0, 1, "drawn", "png", f"picture {i} ".encode() * (90 * i))
 
 
+def weight(layout: ArrayLayout) -> np.ndarray:
+    """Values of a weight."""
+    shape = layout.stored_shape(70 if layout is W_O else 9000)
+    return np.random.default_rng(len(shape)).random(shape).astype(layout.stored_dtype)
+
+
 def write(path: Path, acknowledge: Callable[[str], None]) -> None:
     """Write what the file lacks; each prompt is acknowledged when its commit has returned."""
     with StoreWriter(path, HEADER, [PATTERN]) as writer:
         for batch in BATCHES:
             _commit(writer, batch, [PATTERN], acknowledge)
-    with StoreWriter(path, HEADER, [PATTERN, RESID]) as writer:
+    with StoreWriter(path, HEADER, [PATTERN, RESID, *WEIGHTS], facts=FACTS) as writer:
+        for layout in lacking_weights(writer.reader, WEIGHTS):
+            write_weight(writer, layout, weight(layout))
+            acknowledge(f"{layout.key} 0")
         for batch in LATER:
             _commit(writer, batch, [RESID], acknowledge)
             _commit(writer, batch, [PATTERN], acknowledge)
@@ -157,6 +177,8 @@ def _commit(
 
 def holds(reader: StoreReader, name: str, i: int) -> bool:
     """Whether the file has these values of this prompt."""
+    if name.startswith("weights/"):
+        return name.removeprefix("weights/") in reader.weight_names()
     position = reader.prompts.find(name_of(i))
     if position is None:
         return False
@@ -188,7 +210,7 @@ def faults(path: Path) -> list[str]:
                 continue
             if not _is_right(array, row, of_position[position]):
                 found.append(f"{name} of {of_position[position]}")
-    found += _wrong_figures(reader, of_position)
+    found += _wrong_figures(reader, of_position) + _wrong_weights(reader)
     reader.close()
     return found
 
@@ -196,16 +218,30 @@ def faults(path: Path) -> list[str]:
 def _wrong_figures(reader: StoreReader, of_position: dict[int, str]) -> list[str]:
     found = []
     for row in reader.figures.rows:
+        if len(reader.prompts.rows) <= row["prompt"] < NO_PROMPT:
+            continue  # stored since the prompts were read
         record = reader.figures.record(row)
         prompt_hash = of_position.get(record.prompt, "")
-        if prompt_hash == "" or record != figure(record.prompt, int(prompt_hash[-4:])):
+        i = number_of(prompt_hash)
+        if i is None or record != figure(record.prompt, i):
             found.append(f"figure {record.name} of {prompt_hash or 'no prompt'}")
     return found
 
 
+def _wrong_weights(reader: StoreReader) -> list[str]:
+    names = reader.weight_names()
+    found = [] if reader.facts == FACTS or not names else [f"facts {reader.facts}"]
+    for layout in WEIGHTS:
+        if layout.name in names:
+            array = reader.weight(layout.name)
+            if not (array.is_intact(0) and np.array_equal(array.read(0), weight(layout))):
+                found.append(layout.key)
+    return found
+
+
 def _is_right(array: StoredArray, row: int, prompt_hash: str) -> bool:
-    i = next((i for i in range(100) if name_of(i) == prompt_hash), None)
-    if i is None:
+    i = number_of(prompt_hash)
+    if i is None or array.sizes(row) != sizes(array.layout, i):
         return False
     expected = stored(array.layout, i)
     if array.layout.packing == "single":
