@@ -30,6 +30,7 @@ NAMES: Final = (
     "figures",
     "mapping",
     "looking",
+    "residual",
 )
 """The benchmark modules, in the order in which they run."""
 

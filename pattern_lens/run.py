@@ -16,6 +16,7 @@ from pattern_lens.patterns.results import all_results
 from pattern_lens.patterns.source import activation_name
 from pattern_lens.patterns.table import prompt_table
 from pattern_lens.patterns.weights import weights_of
+from pattern_lens.residual.methods import ResidualMethods
 from pattern_lens.store.reader import StoreReader
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class StoredActivations(Mapping[str, Activations]):
             collection.refresh()
 
 
-class Run(Closing):
+class Run(ResidualMethods, Closing):
     """A file: `.patterns`, `.activations`, `.weights`, `.results`, `.figures`, `.failures`, `.prompts`, `.model`.
 
     Parameters

@@ -13,7 +13,17 @@ from benchmarks import peer
 from benchmarks.measure import Row, alternate, compare, duration
 from benchmarks.report import table, write_between_markers
 
-SLOW = {"capture", "figures", "growth", "looking", "mapping", "memory", "predecessor", "reading"}
+SLOW = {
+    "capture",
+    "figures",
+    "growth",
+    "looking",
+    "mapping",
+    "memory",
+    "predecessor",
+    "reading",
+    "residual",
+}
 """These start many processes, or import TransformerLens in them."""
 
 OF_PEER = {"figures", "predecessor"}

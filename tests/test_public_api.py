@@ -64,6 +64,7 @@ ORDER = [
     {"mapping"},
     {"patterns", "activations"},
     {"measures"},
+    {"residual"},
     {"figures"},
     {"plots"},
     {"importing", "run"},

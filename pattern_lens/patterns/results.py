@@ -12,13 +12,13 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from pattern_lens.names import LAYER, PROMPT
+from pattern_lens.names import LAYER, PROMPT, RAGGED_DIMS
 from pattern_lens.patterns.arrays import ReadOnlyArray
 from pattern_lens.store.chunks import Selection
 from pattern_lens.store.reader import StoreReader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
     from os import PathLike
 
     from pattern_lens.patterns.computed import Fitted
@@ -39,7 +39,8 @@ def open_results(path: str | PathLike[str]) -> xr.Dataset:
     Returns
     -------
     One variable a result, dims (prompt, ...); `prompt` are the hashes of all prompts that have any, in the order of the
-    file. What is missing is NaN. Values are read when they are asked for.
+    file. What is missing is NaN. Values are read when they are asked for. Where two results have other labels under one
+    name, such as `component`, those of the later one get its name, too: ``component_{result}``.
 
     Raises
     ------
@@ -58,11 +59,39 @@ def all_results(reader: StoreReader) -> xr.Dataset:
     held = [array.rows["prompt"].astype(np.intp) for array in arrays.values()]
     positions = np.unique(np.concatenate(held)) if held else np.empty(0, np.intp)
     variables = {name: result_array(reader, name, positions) for name in arrays}
-    dataset = xr.Dataset(variables)
+    dataset = xr.Dataset(_kept_apart(variables))
     if not variables:
         dataset = dataset.assign_coords({PROMPT: np.empty(0, "U1")})
     dataset.attrs = {"model": str(reader.model.get("name") or "?"), "path": str(reader.path)}
     return dataset
+
+
+def _kept_apart(arrays: Mapping[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    """Results side by side: where labels are not those of a result before, they get names of their own.
+
+    xarray would otherwise put the labels of all together, and read every value to fill the gaps, or refuse.
+    """
+    dims: dict[Hashable, xr.DataArray] = {}
+    for array in arrays.values():
+        dims |= {dim: array[dim] for dim in array.dims if dim not in dims}
+    others: dict[Hashable, xr.DataArray] = {}
+    found = {}
+    for name, array in arrays.items():
+        own = {dim: f"{dim}_{name}" for dim in array.dims if not _fit(array[dim], dims[dim])}
+        for coord in array.coords.keys() - set(array.dims):
+            labels = array[coord]
+            held = dims.get(coord, others.setdefault(coord, labels))
+            is_held = held.dims == labels.dims and np.array_equal(held.values, labels.values)
+            if not is_held or own.keys() & set(labels.dims):
+                own[coord] = f"{coord}_{name}"
+        found[name] = array.rename(own)
+    return found
+
+
+def _fit(labels: xr.DataArray, others: xr.DataArray) -> bool:
+    """Whether labels are the same; positions count from 0 in results of any length."""
+    n = min(labels.size, others.size) if labels.name in RAGGED_DIMS else None
+    return np.array_equal(labels.values[:n], others.values[:n])
 
 
 def result_array(
