@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections import defaultdict
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,10 +18,9 @@ import numpy as np
 from tqdm import tqdm
 
 import pattern_lens
-from pattern_lens.activations.batches import BatchPlan, TokenizedPrompt, budget_bytes
+from pattern_lens.activations.batch_run import BatchRun, record_of
+from pattern_lens.activations.batches import TokenizedPrompt
 from pattern_lens.activations.estimate import Estimate, estimate
-from pattern_lens.activations.forward import pad_right, run_hooks
-from pattern_lens.activations.gather import BatchBuffer, places
 from pattern_lens.activations.hooks import HookGroup, each_name, resolve_names
 from pattern_lens.activations.layouts import layout_of
 from pattern_lens.activations.probe import probe
@@ -33,14 +31,12 @@ from pattern_lens.errors import DiskSpaceWarning, FileNotWritableError, PromptEr
 from pattern_lens.models import CaptureModel, load_model
 from pattern_lens.names import RESIDUAL
 from pattern_lens.prompts import PromptSet, read_prompts
-from pattern_lens.store.codec import give_way
 from pattern_lens.store.header import Header, check_same_model
-from pattern_lens.store.prompt_table import PromptRecord
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.writer import StoreWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
     from os import PathLike
 
     from pattern_lens.prompts import Prompt
@@ -48,7 +44,6 @@ if TYPE_CHECKING:
 
 _N_PROBED = 8
 _N_REGISTERED = 4096
-_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 
 def capture(
@@ -305,9 +300,10 @@ class _Run:
             jobs[names].append(one)
         failures: dict[str, str] = {}
         stored: list[TokenizedPrompt] = []
+        batches = BatchRun(self.model, self.groups, self.batch_size)
         with (
             StoreWriter(
-                self.path, header, every, gives_way=self._runs_on_cpu, facts=facts
+                self.path, header, every, gives_way=batches.is_on_cpu, facts=facts
             ) as writer,
             tqdm(
                 total=len(ready),
@@ -321,11 +317,11 @@ class _Run:
             # all prompts first, so that they stand in the file in the order in which they were given
             for first in range(0, len(ready), _N_REGISTERED):
                 part = ready[first : first + _N_REGISTERED]
-                writer.commit([_record(one) for one, _ in part], {})
+                writer.commit([record_of(one) for one, _ in part], {})
             try:
                 for names, prompts in jobs.items():
                     chosen = {name: layouts[name] for name in names}
-                    failures |= self._store_each(writer, prompts, chosen, stored, bar)
+                    failures |= batches.store(writer, prompts, chosen, stored, bar)
             except KeyboardInterrupt as stop:
                 stop.add_note(
                     f"values of {len(stored):,} of {len(ready):,} prompts were stored in {self.path.name}; "
@@ -333,128 +329,3 @@ class _Run:
                 )
                 raise
         return failures
-
-    @property
-    def _runs_on_cpu(self) -> bool:
-        # Torch's threads wait for each other: one that is kept from its core stops them all.
-        return bool(self.model.device.type == "cpu")
-
-    def _store_each(
-        self,
-        writer: StoreWriter,
-        prompts: Sequence[TokenizedPrompt],
-        layouts: Mapping[str, ArrayLayout],
-        stored: list[TokenizedPrompt],
-        bar: tqdm[Any],
-    ) -> dict[str, str]:
-        """Run the batches; while one runs, the one before is written and added to `stored`."""
-        plan = BatchPlan(
-            prompts,
-            list(layouts.values()),
-            batch_size=self.batch_size,
-            n_heads=int(self.model.model.cfg.n_heads),
-            budget_bytes=budget_bytes(self.model.device),
-            equal_lengths=_padding_changes_values(self.model),
-        )
-        failures: dict[str, str] = {}
-        writing: Future[None] | None = None
-        start = give_way if self._runs_on_cpu else None
-        with ThreadPoolExecutor(1, "pattern-lens-writer", initializer=start) as background:
-            for batch in plan:
-                for part, buffer in self._run(batch, layouts, plan, failures):
-                    if writing is not None:
-                        writing.result()
-                    writing = background.submit(_commit, writer, part, buffer, stored, bar)
-            if writing is not None:
-                writing.result()
-        bar.update(len(failures))
-        return failures
-
-    def _run(
-        self,
-        batch: Sequence[TokenizedPrompt],
-        layouts: Mapping[str, ArrayLayout],
-        plan: BatchPlan,
-        failures: dict[str, str],
-    ) -> Iterator[tuple[Sequence[TokenizedPrompt], BatchBuffer]]:
-        """The values of a batch; of its halves where memory runs out."""
-        try:
-            buffer = self._forward(batch, layouts)
-        except (MemoryError, RuntimeError) as err:
-            if not is_out_of_memory(err):
-                raise
-            _give_memory_back(self.model)
-            if len(batch) == 1:
-                failures[batch[0].prompt.hash] = (
-                    f"out of memory with {len(batch[0].ids)} tokens: {err}"
-                )
-                return
-            plan.halve()
-        else:
-            yield batch, buffer
-            return
-        half = len(batch) // 2
-        yield from self._run(batch[:half], layouts, plan, failures)
-        yield from self._run(batch[half:], layouts, plan, failures)
-
-    def _forward(
-        self, batch: Sequence[TokenizedPrompt], layouts: Mapping[str, ArrayLayout]
-    ) -> BatchBuffer:
-        groups = [group for group in self.groups if group.name in layouts]
-        recorded = places(groups, layouts)
-        rows = [one.ids for one in batch]
-        tokens, mask = pad_right(rows, masked=not self.model.causal)
-        lengths = [len(row) for row in rows]
-        buffer = BatchBuffer(layouts, lengths, recorded)
-        run_hooks(self.model, tokens, recorded, buffer.sink, attention_mask=mask, lengths=lengths)
-        return buffer
-
-
-def _commit(
-    writer: StoreWriter,
-    batch: Sequence[TokenizedPrompt],
-    buffer: BatchBuffer,
-    stored: list[TokenizedPrompt],
-    bar: tqdm[Any],
-) -> None:
-    writer.commit([_record(one) for one in batch], buffer.blocks())
-    stored.extend(batch)
-    bar.set_postfix(n_ctx=len(batch[0].ids), refresh=False)
-    bar.update(len(batch))
-
-
-def _record(one: TokenizedPrompt) -> PromptRecord:
-    return PromptRecord(
-        hash=one.prompt.hash,
-        text=one.prompt.text,
-        token_ids=one.ids,
-        meta=one.prompt.meta,
-        truncated=one.truncated,
-        bos=one.bos,
-    )
-
-
-def is_out_of_memory(err: BaseException) -> bool:
-    """Whether an error of torch or Python says that memory ran out."""
-    text = str(err).lower()
-    return (
-        isinstance(err, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-    )
-
-
-def _give_memory_back(model: CaptureModel) -> None:
-    import gc
-
-    gc.collect()
-    if model.device.type == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
-
-
-def _padding_changes_values(model: CaptureModel) -> bool:
-    """Whether rotary frequencies depend on the longest row of a batch."""
-    config = getattr(getattr(model.model, "original_model", None), "config", None)
-    scaling = getattr(config, "rope_scaling", None) or {}
-    kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else None
-    return kind in _LENGTH_DEPENDENT_ROPE
