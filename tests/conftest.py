@@ -13,10 +13,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pattern_lens.models import CaptureModel, load_model
 from pattern_lens.testing import Kind, tiny_model, tiny_model_folder
 from pattern_lens.weights import Weights
+
+settings.register_profile("any machine", deadline=None)  # a busy one is no error
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

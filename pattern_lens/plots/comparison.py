@@ -100,7 +100,8 @@ def compare(
 
     Examples
     --------
-    >>> compare(patterns.sel(head="L1H0")[hash], patterns.sel(head="L1H5")[hash])  # doctest: +SKIP
+    >>> import pattern_lens as pl
+    >>> pl.compare(patterns.sel(head="L1H0")[hash], patterns.sel(head="L1H5")[hash])  # doctest: +SKIP
     """
     check = _kind_of(a, b)
     a, b = check(a, "compare"), check(b, "compare")

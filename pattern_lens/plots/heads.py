@@ -82,7 +82,8 @@ def plot_heads(
 
     Examples
     --------
-    >>> plot_heads(patterns[hash], large="L1H0").save("heads.html")  # doctest: +SKIP
+    >>> import pattern_lens as pl
+    >>> pl.plot_heads(patterns[hash], large="L1H0").save("heads.html")  # doctest: +SKIP
     """
     array = as_mosaic(patterns, "plot_heads")
     check_size(size)

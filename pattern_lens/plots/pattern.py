@@ -83,7 +83,8 @@ def plot_pattern(
 
     Examples
     --------
-    >>> plot_pattern(patterns.sel(head="L1H0")[hash]).save("induction.html")  # doctest: +SKIP
+    >>> import pattern_lens as pl
+    >>> pl.plot_pattern(patterns.sel(head="L1H0")[hash]).save("induction.html")  # doctest: +SKIP
     """
     array = as_pattern(pattern, "plot_pattern").compute()
     size = size_for(array.shape, size, LEAST_SIZE, MOST_SIZE)

@@ -81,7 +81,8 @@ def plot_scores(
 
     Examples
     --------
-    >>> plot_scores(pl.open_results("demo.h5")["induction_score"])  # doctest: +SKIP
+    >>> import pattern_lens as pl
+    >>> pl.plot_scores(pl.open_results("demo.h5")["induction_score"])  # doctest: +SKIP
     """
     array = as_scores(result, "plot_scores").compute()
     check_size(size)

@@ -106,7 +106,8 @@ def plot_tokens(
 
     Examples
     --------
-    >>> plot_tokens(patterns.sel(head="L1H0")[hash], token=12).save("text.html")  # doctest: +SKIP
+    >>> import pattern_lens as pl
+    >>> pl.plot_tokens(patterns.sel(head="L1H0")[hash], token=12).save("text.html")  # doctest: +SKIP
     """
     array = as_pattern(pattern, "plot_tokens")
     check_size(size)
