@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
 import xxhash
@@ -42,7 +43,8 @@ def describe_function(function: Callable[..., Any], options: Mapping[str, Any]) 
     given = {**_partial_options(function), **{key: repr(value) for key, value in options.items()}}
     is_ours = module.partition(".")[0] == "pattern_lens"
     source = "" if is_ours else _source(inner)
-    digest = "\n".join([name, source or _bytecode(inner), repr(sorted(given.items()))])
+    own = "" if is_ours else source or _bytecode(getattr(inner, "__code__", None))
+    digest = "\n".join([name, own, repr(sorted(given.items()))])
     known = {
         "function": name,
         "doc": (inspect.getdoc(inner) or "").partition("\n")[0],
@@ -77,9 +79,17 @@ def _source(function: Any) -> str:
         return ""
 
 
-def _bytecode(function: Any) -> str:
-    code = getattr(function, "__code__", None)
-    return "" if code is None else f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}"
+def _bytecode(code: Any) -> str:
+    """What a function without a source does, said the same way in every process."""
+    if not isinstance(code, CodeType):
+        return ""
+    return f"{code.co_code!r}{[*map(_constant, code.co_consts)]!r}{code.co_names!r}"
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, CodeType):  # a function inside, whose repr has its address
+        return _bytecode(value)
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
 
 
 def differing(stored: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
