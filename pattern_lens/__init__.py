@@ -27,7 +27,10 @@ __all__ = [
     "open_results",
     "open_run",
     "parse_heads",
+    "plot_accumulated",
+    "plot_attribution",
     "plot_heads",
+    "plot_logit_lens",
     "plot_pattern",
     "plot_scores",
     "plot_tokens",
@@ -48,8 +51,11 @@ if TYPE_CHECKING:
     from pattern_lens.patterns.collection import Activations, Patterns
     from pattern_lens.patterns.opening import open_activations, open_patterns
     from pattern_lens.patterns.results import open_results
+    from pattern_lens.plots.accumulated import plot_accumulated
+    from pattern_lens.plots.attribution import plot_attribution
     from pattern_lens.plots.comparison import compare
     from pattern_lens.plots.heads import plot_heads
+    from pattern_lens.plots.logit_lens import plot_logit_lens
     from pattern_lens.plots.pattern import plot_pattern
     from pattern_lens.plots.scores import plot_scores
     from pattern_lens.plots.text import plot_tokens
@@ -77,7 +83,10 @@ _HOMES: Final = {
     "open_results": "patterns.results",
     "open_run": "run",
     "parse_heads": "heads",
+    "plot_accumulated": "plots.accumulated",
+    "plot_attribution": "plots.attribution",
     "plot_heads": "plots.heads",
+    "plot_logit_lens": "plots.logit_lens",
     "plot_pattern": "plots.pattern",
     "plot_scores": "plots.scores",
     "plot_tokens": "plots.text",

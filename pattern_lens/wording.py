@@ -1,6 +1,13 @@
-"""Counts and sizes as people read them."""
+"""Counts, sizes and tokens as people read them."""
 
 from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+_SEEN: Final = str.maketrans({" ": "␣", "\n": "⏎", "\r": "⏎", "\t": "⇥", "\xa0": "␣"})
+_HIDDEN: Final = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+_JOINERS: Final = "\u200c\u200d"  # scripts and emoji need them
 
 
 def counted(n: int, word: str) -> str:
@@ -28,3 +35,22 @@ def human_size(n_bytes: float) -> str:
             break
         n_bytes /= 1000
     return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+
+
+def visible(token: str) -> str:
+    r"""A token on one line, with its spaces and line ends, and what has no glyph as its code.
+
+    Examples
+    --------
+    >>> visible(" the\n"), visible("\x00"), visible("\udc80")
+    ('␣the⏎', '\\x00', '\\udc80')
+    """
+    return "".join(map(_glyph, str(token).translate(_SEEN)))
+
+
+def _glyph(char: str) -> str:
+    if unicodedata.category(char) in _HIDDEN and char not in _JOINERS:
+        return (
+            char.encode("ascii", "backslashreplace").decode() if char > "\x7f" else repr(char)[1:-1]
+        )
+    return char

@@ -29,6 +29,7 @@ from pattern_lens.store.writer import Block, StoreWriter
 from pattern_lens.testing import tiny_model_folder
 
 COMMANDS = (
+    "attribute",
     "capture",
     "demo",
     "info",

@@ -16,6 +16,11 @@ SAYS = {
         "pattern.html: L1H0",
         "comparison.html: L1H0 and L1H",
     ],
+    "who_writes_the_answer": [
+        "L1H5 adds +1.3",
+        "correlation of the two 0.9",
+        "drawn to answer.png",
+    ],
     "own_figure_and_measure": ["L1H5  induction 0.5", "105 figures stored", "saved to arcs.png"],
 }
 
@@ -32,6 +37,7 @@ def test_example(path: Path, tmp_path: Path, demo_file: Path) -> None:
         "own_figure_and_measure": [file, "arcs.png"],
         "draw_a_head": [file, "head.png"],
         "look_at_heads": [file, "pages"],
+        "who_writes_the_answer": ["answer.png"],
     }
     command = [sys.executable, "-W", "error::DeprecationWarning:pattern_lens", path]
     command += arguments.get(path.stem, [tmp_path])

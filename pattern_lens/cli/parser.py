@@ -23,6 +23,7 @@ COMMANDS: Final = (
     "import_folder",
     "info",
     "figures",
+    "attribute",
     "export_figures",
     "serve",
     "export_site",

@@ -19,11 +19,12 @@ from pattern_lens.plots.checks import as_array, as_mosaic, as_pattern, as_scores
 from pattern_lens.plots.colours import choose
 from pattern_lens.plots.drawing import drawn
 from pattern_lens.plots.heat_map import Look, Side, heat_map, pooled, square
-from pattern_lens.plots.labels import head_of, isolated, labels_along, plain, short, visible
+from pattern_lens.plots.labels import head_of, isolated, labels_along, plain, short
 from pattern_lens.plots.mosaic import Mosaic, step_of
 from pattern_lens.plots.pattern import covered, quantity_of, size_for, step_for
 from pattern_lens.plots.plot import Plot
 from pattern_lens.plots.score_map import map_sides, score_map
+from pattern_lens.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

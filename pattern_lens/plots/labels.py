@@ -9,36 +9,15 @@ import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
 from pattern_lens.names import HEAD, LAYER, TOKEN_COORDS, head_label
+from pattern_lens.wording import visible
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_SEEN: Final = str.maketrans({" ": "␣", "\n": "⏎", "\r": "⏎", "\t": "⇥", "\xa0": "␣"})
-_HIDDEN: Final = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
-_JOINERS: Final = "\u200c\u200d"  # scripts and emoji need them
 _RIGHT_TO_LEFT: Final = frozenset(("R", "AL"))
 _ISOLATE: Final = "\u2068{}\u2069"
 _LONGEST: Final = 16
 _LONGEST_TEXT: Final = 60
-
-
-def visible(token: str) -> str:
-    r"""A token on one line, with its spaces and line ends, and what has no glyph as its code.
-
-    Examples
-    --------
-    >>> visible(" the\n"), visible("\x00"), visible("\udc80")
-    ('␣the⏎', '\\x00', '\\udc80')
-    """
-    return "".join(map(_glyph, str(token).translate(_SEEN)))
-
-
-def _glyph(char: str) -> str:
-    if unicodedata.category(char) in _HIDDEN and char not in _JOINERS:
-        return (
-            char.encode("ascii", "backslashreplace").decode() if char > "\x7f" else repr(char)[1:-1]
-        )
-    return char
 
 
 def isolated(text: str) -> str:

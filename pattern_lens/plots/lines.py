@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pattern_lens.plots.labels import isolated, short, visible
+from pattern_lens.plots.labels import isolated, short
+from pattern_lens.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

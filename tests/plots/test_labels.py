@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from pattern_lens.plots.labels import labels_along, title_of, tokens_along, visible
+from pattern_lens.plots.labels import labels_along, title_of, tokens_along
+from pattern_lens.wording import visible
 
 
 @pytest.mark.parametrize(

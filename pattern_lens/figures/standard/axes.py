@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pattern_lens.names import HEAD, LAYER, TOKEN_COORDS, head_label
+from pattern_lens.wording import visible
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,7 +25,6 @@ BLUE: Final = "#0072b2"
 ORANGE: Final = "#d55e00"
 GREY: Final = "#d9d9d9"
 _LONGEST: Final = 14
-_SEEN: Final = str.maketrans({" ": "␣", "\n": "⏎", "\r": "⏎", "\t": "⇥"})
 
 
 def finished(axes: Axes) -> Figure:
@@ -100,7 +100,7 @@ def shown(token: str) -> str:
     glyphs = _glyphs()
     text = "".join(
         c if ord(c) in glyphs else c.encode("ascii", "backslashreplace").decode()
-        for c in token.translate(_SEEN)
+        for c in visible(token)
     )
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
