@@ -70,6 +70,7 @@ def _run(args: argparse.Namespace) -> int:
             prompts=args.prompts,
             heads=args.heads,
             figures=args.figures,
+            lens=args.lens,
             limit_bytes=round(args.limit * 1e6),
             progress=not args.quiet,
             when_estimated=lambda size: _say(size, quiet=args.quiet),

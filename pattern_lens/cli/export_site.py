@@ -51,6 +51,9 @@ def add_choice(parser: argparse.ArgumentParser, *, prompts: str) -> None:
         metavar="NAMES",
         help="names or globs of figures between commas (default: all)",
     )
+    parser.add_argument(
+        "--lens", action="store_true", help="with the logit lens, which takes its time"
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -63,6 +66,7 @@ def _run(args: argparse.Namespace) -> int:
             prompts=args.prompts,
             heads=args.heads,
             figures=args.figures,
+            lens=args.lens,
             progress=not args.quiet,
             force=args.force,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -50,6 +51,7 @@ class Chosen:
         known = ["model.json", "functions.json", "figures.json", "scores.json"]
         return [
             *known,
+            *(["residual.json"] if self.view.has_residual else []),
             *(f"prompts/{n}.json" for n in blocks or [0]),
             *self._figures("figures.json"),
         ]
@@ -58,7 +60,12 @@ class Chosen:
         """Addresses of what is of one prompt."""
         key = self.key(position)
         known = [f"prompt/{key}.json", f"prompt/{key}/figures.json", f"prompt/{key}/scores.json"]
-        return [*known, *self._patterns(position), *self._figures(f"prompt/{key}/figures.json")]
+        return [
+            *known,
+            *self._patterns(position),
+            *self.lens(position),
+            *self._figures(f"prompt/{key}/figures.json"),
+        ]
 
     def key(self, position: int) -> str:
         """What a prompt is called."""
@@ -80,6 +87,20 @@ class Chosen:
         yield from (f"{under}/pattern/{label}.packed.npy" for label in [*labels, *means])
         yield from (f"{under}/similar/{label}.json" for label in labels)
 
+    def lens(self, position: int) -> list[str]:
+        """Addresses of a prompt's logit lens; none where there is none."""
+        if not self._has_lens or not self.view.streams.has(position):
+            return []
+        from pattern_lens.server.residual_answers import POSITIONS
+
+        key = self.key(position)
+        n_pos = self.view.streams.n_pos(position, key)
+        return [f"prompt/{key}/lens/{n}.json" for n in range(max(1, -(-n_pos // POSITIONS)))]
+
+    @cached_property
+    def _has_lens(self) -> bool:
+        return self.view.has_residual and self.view.streams.why_not() is None
+
     def _figures(self, listed: str) -> Iterator[str]:
         start = f"api/{self.id}/"
         for one in json.loads(self.answer(listed).make())["figures"]:
@@ -93,6 +114,7 @@ def choose(
     prompts: str | Iterable[str] | None,
     heads: HeadSelection | None,
     figures: str | Iterable[str] | None,
+    lens: bool,
 ) -> list[Chosen]:
     """Open files, and choose of them.
 
@@ -104,6 +126,8 @@ def choose(
         A selection that each file must know.
     figures
         Names or globs; each must be in one of the files.
+    lens
+        Whether the logit lens is among them.
 
     Raises
     ------
@@ -120,7 +144,7 @@ def choose(
     if hashes is not None:
         _check_prompts(readers, hashes)
     globs = None if figures is None else [figures] if isinstance(figures, str) else list(figures)
-    views = [_view(reader, hashes, heads, globs) for reader in readers]
+    views = [_view(reader, hashes, heads, globs, lens=lens) for reader in readers]
     if globs is not None:
         _check_figures(views, globs)
     ids = ids_of([(view.model_name, view.reader.path) for view in views])
@@ -138,6 +162,8 @@ def _view(
     hashes: Sequence[str] | None,
     heads: HeadSelection | None,
     globs: Sequence[str] | None,
+    *,
+    lens: bool,
 ) -> View:
     positions = None
     if hashes is not None:
@@ -148,7 +174,7 @@ def _view(
     if globs is not None:
         names = [n for n in whole.held.names() if any(fnmatchcase(n, glob) for glob in globs)]
     chosen = None if heads is None else _heads(whole, heads)
-    return View(reader, positions=positions, heads=chosen, figures=names, is_export=True)
+    return View(reader, positions=positions, heads=chosen, figures=names, is_export=True, lens=lens)
 
 
 def _heads(view: View, heads: HeadSelection) -> list[Head]:

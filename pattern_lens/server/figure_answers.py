@@ -48,21 +48,44 @@ MEDIA_TYPES: Final = {
 }
 _GZIP_START: Final = b"\x1f\x8b"
 _LONGEST_SVG: Final = 64 << 20
+_LOOKED_AT: Final = 5
 
 
 def functions(view: View) -> Answer:
     """``functions.json``."""
     with view.lock:
-        names = [name for name in view.held.names() if _is_shown(view, name)]
-        return json_answer({"functions": [_function(view, name) for name in names]})
+        shown = [(name, _shown_places(view, name)) for name in view.held.names()]
+        found = [_function(view, *one) for one in shown if _is_shown(view, one[0]) and len(one[1])]
+        return json_answer({"functions": found})
 
 
 def _is_shown(view: View, name: str) -> bool:
     return view.figure_names is None or name in view.figure_names or name == RAW
 
 
-def _function(view: View, name: str) -> dict[str, Any]:
+def _is_exported(view: View, name: str, places: Places) -> bool:
+    """Whether bytes of a name are served: the application draws ``raw`` itself."""
+    return _is_shown(view, name) and (name != RAW or places.is_stored)
+
+
+def _shown_places(view: View, name: str) -> Places:
+    """Figures of a name that are of prompts and heads that are shown, or of no one."""
     places = view.held.places(name)
+    prompts = cells = None
+    if not view.is_whole:
+        prompts = np.sort(np.append(view.positions.astype(np.uint64), np.uint64(NO_PROMPT)))
+    if view.head_labels is not None:
+        is_shown = [
+            NONE in (layer, head) or view.is_shown((layer, head))
+            for layer, head in zip(
+                layers_of(places.cells).tolist(), heads_of(places.cells).tolist(), strict=True
+            )
+        ]
+        cells = places.cells[is_shown]
+    return places.narrowed(Choice(prompts=prompts, cells=cells))
+
+
+def _function(view: View, name: str, places: Places) -> dict[str, Any]:
     about = view.held.about(name, places)
     doc = about.get("doc")
     n_failed = 0
@@ -123,7 +146,7 @@ def _chosen(
         if file is not None and file_name(name) != file:
             continue
         places = view.held.places(name)
-        if not _is_shown(view, name) or (name == RAW and not places.is_stored):
+        if not _is_exported(view, name, places):
             continue
         narrowed = places.narrowed(choice)
         if len(narrowed):
@@ -225,6 +248,22 @@ def _bytes(
     if not is_svgz:
         return Answer(make, MEDIA_TYPES.get(_shown_format(fmt), BYTES), tag, is_foreign=True)
     return Answer(make, MEDIA_TYPES["svg"], tag, encoding="gzip", is_foreign=True)
+
+
+def estimated_sizes(view: View) -> tuple[int, float]:
+    """How many figures there are to export, and roughly their bytes: a few of each name are looked at."""
+    n_figures, size = 0, 0.0
+    with view.lock:
+        for name in view.held.names():
+            places = _shown_places(view, name)
+            n = len(places)
+            if not n or not _is_exported(view, name, places):
+                continue
+            looked_at = np.unique(np.linspace(0, n - 1, _LOOKED_AT).astype(int)).tolist()
+            found = [view.held.content(name, places, i).read() for i in looked_at]
+            n_figures += n
+            size += n * sum(len(unpacked(data)) for data in found) / len(found)
+    return n_figures, size
 
 
 def is_zipped(data: bytes) -> bool:

@@ -47,13 +47,12 @@ def model_id(name: str) -> str:
 
 
 def ids_of(names: Sequence[tuple[str, Path]]) -> list[str]:
-    """An id for each file, from its model's name; with the file's name where two are of one model."""
+    """An id for each file, from its model's name; with the file's name where one before it is of that model."""
     plain = [model_id(name) for name, _ in names]
-    lower = [one.lower() for one in plain]  # a file system may not tell capitals apart
     found: list[str] = []
-    taken: set[str] = set()
+    taken: set[str] = set()  # in small letters: a file system may not tell capitals apart
     for one, (_, path) in zip(plain, names, strict=True):
-        own = one if lower.count(one.lower()) == 1 else f"{one}@{model_id(path.stem)}"
+        own = one if one.lower() not in taken else f"{one}@{model_id(path.stem)}"
         number = 2
         unique = own
         while unique.lower() in taken:

@@ -28,6 +28,7 @@ SHELL: Final = "index.html"
 VIEWS: Final = {
     SHELL: "pattern-lens/gallery/view.js",
     "single.html": "pattern-lens/single/view.js",
+    "residual.html": "pattern-lens/residual/view.js",
 }
 """Pages by name, and the module that shows each; one shell serves all."""
 

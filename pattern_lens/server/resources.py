@@ -9,12 +9,17 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from pattern_lens.errors import (
+    AnswerTokenError,
     HeadSelectionError,
     OutOfRangeError,
+    RawWeightsError,
+    ResidualError,
+    UnknownActivationError,
     UnknownAddressError,
     UnknownColourMapError,
     UnknownFigureError,
     UnknownPromptError,
+    WeightsMissingError,
 )
 from pattern_lens.server import (
     figure_answers,
@@ -40,8 +45,21 @@ UNKNOWN: Final = (
     UnknownColourMapError,
     HeadSelectionError,
     OutOfRangeError,
+    AnswerTokenError,
+    RawWeightsError,
+    ResidualError,
+    UnknownActivationError,
+    WeightsMissingError,
 )
 """Errors that say that an address names something that is not there."""
+
+
+def _residual(name: str, *arguments: Any) -> Answer:
+    """An answer on the residual stream; what makes it is imported when one is asked for."""
+    from pattern_lens.server import residual_answers
+
+    return getattr(residual_answers, name)(*arguments)  # type: ignore[no-any-return]
+
 
 _PROMPT: Final = r"prompt/(?P<prompt>~?[A-Za-z0-9_-]{1,80})"
 _LABEL: Final = r"(?P<label>[A-Za-z0-9]{1,24})"
@@ -80,10 +98,24 @@ _OF_MODEL: Final[tuple[tuple[str, Make], ...]] = (
         rf"{_PROMPT}/pattern/{_LABEL}\.packed\.npy",
         lambda v, p, _q: pattern_answers.packed(v, p["prompt"], p["label"]),
     ),
+    (r"residual\.json", lambda v, _p, _q: _residual("about", v)),
+    (
+        _PROMPT + r"/lens/(?P<block>[0-9]{1,9})\.json",
+        lambda v, p, _q: _residual("lens_block", v, p["prompt"], int(p["block"])),
+    ),
 )
 
 _LIVE_ONLY: Final[tuple[tuple[str, Make], ...]] = (
     (r"prompts\.json", lambda v, _p, q: model_answers.search(v, q.get("find", ""))),
+    (r"tokens\.json", lambda v, _p, q: _residual("find_tokens", v, q.get("find", ""))),
+    (
+        _PROMPT + r"/lens\.json",
+        lambda v, p, q: _residual("lens_of_tokens", v, p["prompt"], q),
+    ),
+    (
+        _PROMPT + r"/attribution\.json",
+        lambda v, p, q: _residual("attribution", v, p["prompt"], q),
+    ),
     (
         _PROMPT + r"/pictures\.npy",
         lambda v, p, q: pattern_answers.pictures_of_heads(v, p["prompt"], q.get("heads", "x")),

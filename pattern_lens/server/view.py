@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pattern_lens.heads import Head
     from pattern_lens.patterns.source import Positions
+    from pattern_lens.server.streams import StreamsOfFile
     from pattern_lens.store.prompt_table import PromptTable
     from pattern_lens.store.reader import StoredArray, StoreReader
 
@@ -48,6 +49,8 @@ class View:
         Names of figures that are shown; all by default.
     is_export
         Whether every answer will be asked for, and by one thread.
+    lens
+        Whether the residual stream is shown, where the file holds it.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class View:
         heads: Sequence[Head] | None = None,
         figures: Sequence[str] | None = None,
         is_export: bool = False,
+        lens: bool = True,
     ) -> None:
         self.reader = reader
         self.lock = threading.RLock()  # of what is read on first use and is no array
@@ -73,6 +77,7 @@ class View:
         )
         self.is_whole = positions is None
         self.is_export = is_export
+        self.has_residual = lens and "resid_pre" in self.names
         self.kept_cosines: tuple[int | None, dict[Head, Any]] = (None, {})
         self._chosen_heads = None if heads is None else frozenset(heads)
         self.figure_names = None if figures is None else frozenset(figures)
@@ -88,6 +93,14 @@ class View:
     def held(self) -> HeldFigures:
         """Its figures; to be used under `lock`."""
         return HeldFigures(self.reader)
+
+    @cached_property
+    def streams(self) -> StreamsOfFile:
+        """What can be asked of its residual stream."""
+        from pattern_lens.server.streams import StreamsOfFile
+
+        with self.lock:
+            return StreamsOfFile(self)
 
     # --- the model -----------------------------------------------------------------------------
 

@@ -34,10 +34,19 @@ class Watched:
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.wrong.append(f"raised: {error}"))
         page.on("request", self._asked)
+        page.on("dialog", self._opened)
 
     def _said(self, message) -> None:
         if message.type in ("error", "warning"):
             self.wrong.append(f"console {message.type}: {message.text}")
+
+    def _opened(self, dialog) -> None:
+        self.wrong.append(f"opened a dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def forgive_network(self) -> None:
+        """The browser itself writes of every answer that is an error, or that does not come."""
+        self.wrong = [text for text in self.wrong if "Failed to load resource" not in text]
 
     def _asked(self, request) -> None:
         self.requests.append(request.url)
@@ -80,7 +89,11 @@ def serving(*arguments: str | Path) -> Iterator[str]:
             yield json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["address"]
         finally:
             process.terminate()
-            process.wait(10)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +103,7 @@ def address(demo) -> Iterator[str]:
         yield found
 
 
-def until(page, condition: str, arg=None, *, seconds: float = 15) -> None:
+def until(page, condition: str, arg=None, *, seconds: float = 30) -> None:
     """Wait until a JavaScript expression, or function of `arg`, is true; Playwright's own way is shut out by the page's policy."""
     end = time.monotonic() + seconds
     while not page.evaluate(condition, arg):
@@ -105,12 +118,14 @@ def new_page(chromium, origin: str = "file:", **options):
     options = {"viewport": {"width": 1400, "height": 900}, "color_scheme": "light", **options}
     context = chromium.new_context(**options)
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(30_000)
     page.watched = watched
     page.until = partial(until, page)
     watched.watch(page)
-    yield page
-    context.close()
+    try:
+        yield page
+    finally:
+        context.close()
     assert watched.wrong == []
 
 

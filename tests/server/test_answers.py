@@ -56,6 +56,7 @@ def test_index(fetch):
         "n_blocks": 1,
         "layers": list(LAYERS),
         "patterns": True,
+        "residual": False,
         "packing": "triangle",
         "dtype": "float32",
         "weights": "raw",

@@ -251,7 +251,7 @@ def test_two_files_of_one_model(tmp_path):
         write(tmp_path / name, hashes=HASHES[:1], lengths=(5,))
     with serving(tmp_path / "a.h5", tmp_path / "b c.h5") as server:
         ids = [model["id"] for model in index(server)["models"]]
-        assert ids == ["toy-model@a", "toy-model@b_c"]
+        assert ids == ["toy-model", "toy-model@b_c"]
         assert ask(server, "/api/toy-model%40b_c/model.json").json()["file"]["name"] == "b c.h5"
 
 

@@ -1,4 +1,4 @@
-/** The bar above both pages: what is open, dark or light, help. */
+/** The bar above all pages: what is open, the residual stream, dark or light, help. */
 import { h, icon, replace } from "pattern-lens/dom.js";
 import { helpDialog } from "pattern-lens/help.js";
 import { parsePlace } from "pattern-lens/heads.js";
@@ -15,6 +15,7 @@ export function mountHeader(header, index, { currentState, navigate }) {
     header,
     galleryLink(currentState, navigate),
     h("div", { class: "where" }, names(index)),
+    index.models.some((model) => model.residual) ? residualLink(index, currentState, navigate) : null,
     h(
       "button",
       { class: "quiet", id: "theme", title: "Dark or light (d)", onclick: () => changeTheme(currentState) },
@@ -63,15 +64,50 @@ function galleryLink(currentState, navigate) {
 /** Who comes from the address of a single pattern finds its model and prompt in the gallery. */
 function galleryOf(state) {
   if (state.page === "gallery" || state.models !== null || state.prompts !== null || state.prompt === null) return state;
-  const place = parsePlace(state.head);
-  return { ...state, models: place ? [place.model] : null, prompts: [state.prompt] };
+  const model = parsePlace(state.head)?.model ?? state.model;
+  return { ...state, models: model ? [model] : null, prompts: [state.prompt] };
+}
+
+function residualLink(index, currentState, navigate) {
+  const target = () => residualOf(index, currentState());
+  return h(
+    "a",
+    {
+      class: "button quiet",
+      id: "to-residual",
+      href: address("residual", target()),
+      title: "Logit lens and attribution to the residual stream",
+      onclick: (event) => {
+        if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
+        event.preventDefault();
+        if (currentState().page !== "residual") navigate("residual", target());
+      },
+      onpointerenter: (event) => {
+        event.currentTarget.href = address("residual", target());
+      },
+    },
+    "Residual stream",
+  );
+}
+
+/** The model and prompt that are looked at, where the model's file holds streams. */
+function residualOf({ models }, state) {
+  if (state.page === "residual") return state;
+  const chosen = state.page === "single" ? [parsePlace(state.head)?.model] : (state.models ?? []);
+  const held = models.filter((model) => model.residual);
+  const model = held.find(({ id }) => chosen.includes(id)) ?? held[0];
+  const prompt = state.page === "single" ? state.prompt : (state.prompts?.find((hash) => hash !== "*") ?? null);
+  return { ...state, model: model.id, prompt };
 }
 
 function names(index) {
   const { models } = index;
   if (models.length === 0) return "no file is open";
   const first = models[0];
-  const name = (model) => [h("b", {}, model.name), model.file === model.name ? null : ` ${model.file}`];
+  const name = (model) => [
+    h("b", {}, h("bdi", {}, model.name)),
+    model.file === model.name ? null : [" ", h("bdi", {}, model.file)],
+  ];
   return models.length === 1 ? [name(first), shape(first)] : models.map((model, i) => [i ? " · " : null, name(model)]);
 }
 

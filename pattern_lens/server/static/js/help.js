@@ -1,6 +1,7 @@
-/** Keys and controls of both pages. */
+/** Keys and controls of all pages. */
 import { h, icon } from "pattern-lens/dom.js";
 import { GRAMMAR } from "pattern-lens/heads.js";
+import { KEYS } from "pattern-lens/single/keyboard.js";
 
 const CLOSE = "M4 4l8 8M12 4l-8 8";
 const PARTS = [
@@ -28,9 +29,18 @@ const PARTS = [
     [
       ["hover", "query and key token, and the value that the file holds"],
       ["click", "locks the cell; a second click lets go"],
-      ["arrows, Ctrl arrows", "moves the locked cell by one, by ten"],
-      ["Esc", "lets go"],
       ["click a token", "sets the key; right click sets the query"],
+      ...KEYS,
+    ],
+  ],
+  [
+    "Residual stream",
+    [
+      ["hover", "the five most probable tokens of a stream at a position"],
+      ["click, Enter", "takes the position; arrows move"],
+      ["answer, distractor", "whose logit, or difference of logits, is shared out"],
+      ["click a head", "its pattern"],
+      ["p and n, /", "previous, next prompt; searches them"],
     ],
   ],
   [

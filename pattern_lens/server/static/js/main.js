@@ -1,4 +1,4 @@
-/** Starts the application and shows the page that the address names; going between the two pages loads nothing anew. */
+/** Starts the application and shows the page that the address names; going between the pages loads nothing anew. */
 import { h, replace } from "pattern-lens/dom.js";
 import { mountHeader } from "pattern-lens/header.js";
 import { showNotices } from "pattern-lens/notices.js";
@@ -9,6 +9,7 @@ import { rememberedTheme } from "pattern-lens/theme.js";
 const PAGES = {
   gallery: async () => (await import("pattern-lens/gallery/view.js")).mountGallery,
   single: async () => (await import("pattern-lens/single/view.js")).mountSingle,
+  residual: async () => (await import("pattern-lens/residual/view.js")).mountResidual,
 };
 
 const root = document.getElementById("view");

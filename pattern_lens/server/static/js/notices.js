@@ -1,5 +1,6 @@
 /** Sentences above the view: what the address held and nobody knows, what the server says. */
 import { h, icon, replace } from "pattern-lens/dom.js";
+import { unturned } from "pattern-lens/tokens.js";
 
 const CLOSE = "M4 4l8 8M12 4l-8 8";
 const byTopic = new Map();
@@ -25,7 +26,7 @@ export function showNotices(topic, sentences, { isError = false } = {}) {
         h(
           "span",
           {},
-          lines.map((line) => h("div", {}, line)),
+          lines.map((line) => h("div", {}, unturned(line))),
         ),
         h("button", { class: "quiet", "aria-label": "Close this message", onclick: () => close(name) }, icon(CLOSE)),
       ),

@@ -134,6 +134,39 @@ export class Source {
     return this.json(`${under(id, key)}/similar/${headLabel}.json`);
   }
 
+  /** What can be asked of the residual stream of a file. */
+  residual(id) {
+    return this.json(`${under(id)}/residual.json`);
+  }
+
+  /** A block of positions of the logit lens. */
+  lens(id, key, block) {
+    return this.json(`${under(id, key)}/lens/${block}.json`);
+  }
+
+  /** The most probable tokens of one stream at one position. */
+  async lensCell(id, key, { block }, position, stream) {
+    const found = await this.lens(id, key, Math.floor(position / block));
+    const [at, i] = [found.streams.indexOf(stream), position - found.first];
+    const probabilities = found.top_probabilities[at][i];
+    return { tokens: found.top_ids[at][i].map((token, n) => ({ id: token, text: found.texts[token], probability: probabilities[n] })) };
+  }
+
+  /** Rank and probability of chosen tokens in every stream; live sources only. */
+  lensOfTokens(id, key, question) {
+    return this.json(`${under(id, key)}/lens.json?${asked(question)}`);
+  }
+
+  /** What adds up to a logit; live sources only. */
+  attribution(id, key, question) {
+    return this.json(`${under(id, key)}/attribution.json?${asked(question)}`);
+  }
+
+  /** Tokens of the vocabulary that hold the words; live sources only. */
+  tokens(id, words) {
+    return this.json(`${under(id)}/tokens.json?find=${encodeURIComponent(words)}`);
+  }
+
   /**
    * Pictures of heads, one byte a number. Wishes of the same moment for the same prompt are one request.
    *
@@ -208,4 +241,9 @@ export class Source {
 function under(id, key = null) {
   const model = `api/${encodeURIComponent(id)}`;
   return key === null ? model : `${model}/prompt/${encodeURIComponent(key)}`;
+}
+
+function asked(question) {
+  const pairs = Object.entries(question).filter(([, value]) => value !== null && value !== undefined);
+  return pairs.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
 }

@@ -5,7 +5,7 @@
 
 /**
  * @typedef {object} State
- * @property {"gallery" | "single"} page
+ * @property {"gallery" | "single" | "residual"} page
  * @property {string[] | null} models null: the first
  * @property {string[] | null} prompts hashes; null: the first
  * @property {Record<string, string>} heads by model, a text of the grammar; a model that is not named: all
@@ -16,9 +16,17 @@
  * @property {boolean | null} captions null: by size
  * @property {string} find
  * @property {string} dataset
+ * @property {number | null} min-tokens
+ * @property {number | null} max-tokens
  * @property {string | null} prompt hash
  * @property {string | null} head `{model}.L3.H5`
  * @property {{query: number, key: number} | null} cell
+ * @property {string | null} model id; null: the first
+ * @property {number | null} position null: the last
+ * @property {string | null} stream null: the last
+ * @property {string | null} answer text of a token, or `~` and its id; null: the most probable
+ * @property {string | null} distractor as `answer`; null: none
+ * @property {"component" | "layer" | "head" | "neuron"} unit
  * @property {string} cmap
  * @property {"linear" | "log"} scale
  * @property {boolean} bos
@@ -40,20 +48,32 @@ const DEFAULTS = {
   captions: null,
   find: "",
   dataset: "",
+  "min-tokens": null,
+  "max-tokens": null,
   prompt: null,
   head: null,
   cell: null,
+  model: null,
+  position: null,
+  stream: null,
+  answer: null,
+  distractor: null,
+  unit: "head",
   cmap: "viridis",
   scale: "linear",
   bos: true,
 };
 const ON_PAGE = {
-  gallery: ["models", "prompts", "heads", "functions", "sort", "border", "size", "captions", "find", "dataset"],
+  gallery: [
+    ...["models", "prompts", "heads", "functions", "sort", "border", "size", "captions"],
+    ...["find", "dataset", "min-tokens", "max-tokens"],
+  ],
   single: ["prompt", "head", "cell"],
+  residual: ["prompt", "model", "position", "stream", "answer", "distractor", "unit"],
 };
 const ON_BOTH = ["cmap", "scale", "bos"];
 const HEADS = "heads-";
-const FILES = { gallery: "index.html", single: "single.html" };
+const FILES = { gallery: "index.html", single: "single.html", residual: "residual.html" };
 
 const list = (text) => text.split("~").filter(Boolean);
 const text = (value) => value;
@@ -69,8 +89,16 @@ const READERS = {
   functions: list,
   find: text,
   dataset: text,
+  "min-tokens": readTokens,
+  "max-tokens": readTokens,
   prompt: text,
   head: text,
+  model: text,
+  position: readNumber("a position"),
+  stream: text,
+  answer: text,
+  distractor: text,
+  unit: oneOf("component", "layer", "head", "neuron"),
   cmap: text,
   sort: readSort,
   border: oneOf(...BORDERS),
@@ -95,8 +123,15 @@ export function readState(location) {
   const query = isOneFile() ? location.hash.slice(1).replace(/^\?/, "") : location.search.slice(1);
   const state = { ...DEFAULTS, heads: {}, notes: [] };
   for (const [name, value] of parameters(query, state.notes)) readParameter(state, name, value);
-  const isSingle = /(^|\/)single\.html$/.test(location.pathname) || state.head !== null;
-  return { page: isSingle ? "single" : "gallery", ...state };
+  return { page: pageOf(location.pathname, state), ...state };
+}
+
+/** A page in one file has no name but what its address holds. */
+function pageOf(pathname, { head, model }) {
+  const named = ["single", "residual"].find((page) => pathname.endsWith(`/${FILES[page]}`) || pathname === FILES[page]);
+  if (named) return named;
+  if (head !== null) return "single";
+  return model === null ? "gallery" : "residual";
 }
 
 /** Address of a page in a state, relative to the page that is open. */
@@ -201,6 +236,14 @@ function readSort(value) {
 function readSize(value) {
   if (!/^[0-9]+$/.test(value)) refuse(`expected a number of pixels, ${MIN_SIZE}–${MAX_SIZE}`);
   return Math.min(MAX_SIZE, Math.max(MIN_SIZE, Number(value)));
+}
+
+function readNumber(what) {
+  return (value) => (/^[0-9]{1,9}$/.test(value) ? Number(value) : refuse(`expected ${what}, a whole number`));
+}
+
+function readTokens(value) {
+  return /^[0-9]{1,9}$/.test(value) ? Number(value) : refuse("expected a number of tokens");
 }
 
 function readCell(value) {

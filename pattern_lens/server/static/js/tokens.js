@@ -8,6 +8,9 @@ const MARKS = { " ": "␣", "\u00a0": "␣", "\n": "⏎", "\r": "⏎", "\t": "�
 // Joiners stay: scripts and emoji need them.
 const HIDDEN = /[ \u00a0\p{Cc}\p{Zl}\p{Zp}\p{Cs}\p{Co}]|(?![\u200c\u200d])\p{Cf}/gu;
 
+// What turns the direction of the text after it.
+const TURNING = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
 /** What has no glyph, as its code: `\x00`, `\u200b`. */
 function escape(character) {
   const code = character.codePointAt(0);
@@ -22,6 +25,11 @@ function escape(character) {
  */
 export function shown(text) {
   return text === "" ? "∅" : text.replace(HIDDEN, (character) => MARKS[character] ?? escape(character));
+}
+
+/** A sentence that names what strangers wrote: a name in it turns nothing around it. */
+export function unturned(sentence) {
+  return sentence.replace(TURNING, escape);
 }
 
 /**

@@ -1,6 +1,7 @@
 /** Words for pictures: captions, headings, labels, what hovering says. */
 import { formatPlace, label } from "pattern-lens/heads.js";
-import { scoreText, scoreTitle } from "pattern-lens/gallery/scores.js";
+import { scoreText } from "pattern-lens/gallery/scores.js";
+import { scoreTitle } from "pattern-lens/scores.js";
 import { address } from "pattern-lens/state.js";
 
 // Smaller pictures have no room for a caption.

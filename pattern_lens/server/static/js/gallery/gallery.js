@@ -18,6 +18,7 @@ import { Tooltip } from "pattern-lens/gallery/tooltip.js";
 import { formatPlace } from "pattern-lens/heads.js";
 import { showNotices } from "pattern-lens/notices.js";
 import { replaceState } from "pattern-lens/state.js";
+import { unturned } from "pattern-lens/tokens.js";
 
 /** Changes that need no other pictures, only another look of them. */
 const LOOKS = new Set(["size", "captions", "border", "cmap", "scale", "bos"]);
@@ -199,7 +200,7 @@ export class Gallery {
     this.grid.element.hidden = Boolean(found);
     if (!found) return;
     const all = found.canChooseAll && h("p", {}, h("button", { onclick: () => this.change({ heads: {} }) }, "Choose all heads"));
-    replace(this.empty, h("b", {}, found.title), found.sentence, all);
+    replace(this.empty, h("b", {}, found.title), unturned(found.sentence), all);
   }
 
   #showFailure(error) {

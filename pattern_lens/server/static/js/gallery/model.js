@@ -28,19 +28,23 @@ export class GalleryModel {
   setIndex(index) {
     const names = index.models.map((model) => model.name);
     const isOnly = (name) => names.indexOf(name) === names.lastIndexOf(name);
-    const titled = index.models.map((model) => ({
-      ...model,
-      title: isOnly(model.name) ? model.name : `${model.name} (${model.file})`,
-    }));
+    // A file that grew stays the same object: what is made of its shape stays too, with what is being written there.
+    const before = new Map(this.models?.map((model) => [shapeOf(model), model]));
+    const titled = index.models.map((model) =>
+      Object.assign(before.get(shapeOf(model)) ?? {}, model, {
+        title: isOnly(model.name) ? model.name : `${model.name} (${model.file})`,
+      }),
+    );
     this.index = { ...index, models: titled };
     this.models = titled.filter((model) => !model.error);
+    this.ids = new Set(titled.map((model) => model.id));
   }
 
   /** Chosen models in the order of the index; the first where none is named. */
   chosenModels() {
     const { models } = this.state;
     if (models === null) return this.models.slice(0, 1);
-    const chosen = this.models.filter((model) => isNamed(model, models));
+    const chosen = this.models.filter((model) => this.#isNamed(model, models));
     return chosen.length || models.length === 0 ? chosen : this.models.slice(0, 1);
   }
 
@@ -52,12 +56,19 @@ export class GalleryModel {
   }
 
   headText(model) {
-    return this.state.heads[model.id] ?? this.state.heads[model.name] ?? "x";
+    const { heads } = this.state;
+    return heads[model.id] ?? (this.ids.has(model.name) ? null : heads[model.name]) ?? "x";
   }
 
   setHeads(model, text) {
-    const { [model.name]: _, ...others } = this.state.heads;
+    const others = { ...this.state.heads };
+    if (!this.ids.has(model.name)) delete others[model.name];
     return { heads: { ...others, [model.id]: text } };
+  }
+
+  /** Whether one of the names is the model's: its id or, where that is the id of none, its name. */
+  #isNamed(model, names) {
+    return names.includes(model.id) || (!this.ids.has(model.name) && names.includes(model.name));
   }
 
   functions() {
@@ -169,9 +180,9 @@ export class GalleryModel {
   #leaveOutModels() {
     const { state, index } = this;
     const notes = [];
-    const isHere = (name) => this.models.some((model) => isNamed(model, [name]));
+    const isHere = (name) => this.models.some((model) => this.#isNamed(model, [name]));
     for (const name of (state.models ?? []).filter((one) => !isHere(one))) {
-      const broken = index.models.find((model) => isNamed(model, [name]));
+      const broken = index.models.find((model) => this.#isNamed(model, [name]));
       notes.push(
         broken ? `${broken.file} cannot be shown: ${broken.error}` : `There is no model “${name}” here; it was left out.`,
       );
@@ -200,6 +211,10 @@ export class GalleryModel {
   }
 }
 
+function shapeOf({ id, file_id: fileId, error, n_layers: nLayers, n_heads: nHeads, layers, heads }) {
+  return JSON.stringify([id, fileId, error, nLayers, nHeads, layers, heads]);
+}
+
 /** Whether every prompt is chosen, those that are still to come too. */
 export function isEvery(prompts) {
   return prompts?.length === 1 && prompts[0] === EVERY;
@@ -224,10 +239,6 @@ function kept(names, isKnown) {
   if (names === null || names.length === 0) return names;
   const known = names.filter(isKnown);
   return known.length ? known : null;
-}
-
-function isNamed(model, names) {
-  return names.includes(model.id) || names.includes(model.name);
 }
 
 function quoted(names) {

@@ -2,8 +2,9 @@
 import { table } from "pattern-lens/colours.js";
 import { h, option, replace } from "pattern-lens/dom.js";
 import { HeadMap } from "pattern-lens/gallery/headmap.js";
-import { highest, scoreText, scoreTitle } from "pattern-lens/gallery/scores.js";
+import { highest, scoreText } from "pattern-lens/gallery/scores.js";
 import { formatHeads, label } from "pattern-lens/heads.js";
+import { scoreTitle } from "pattern-lens/scores.js";
 import { Source } from "pattern-lens/source.js";
 
 const DEFAULT_HIGHEST = 20;
@@ -11,19 +12,24 @@ const COLOURS = "viridis";
 
 export class ModelsPanel {
   #cards = new Map();
+  #boxes = new Map();
+  #rows = null;
 
   /** @param {{model: import("./model.js").GalleryModel, scores: object, change: Function}} app */
   constructor(app) {
     this.app = app;
+    this.table = h("div", {});
     this.list = h("div", { class: "models" });
     this.element = h(
       "section",
       { class: "part", "aria-labelledby": "models-title" },
       h("h2", { id: "models-title" }, "Heads"),
+      this.table,
       this.list,
     );
   }
 
+  /** What has not changed is not put in place again: the keyboard stays where it is. */
   update() {
     const {
       model: { index, models },
@@ -31,11 +37,11 @@ export class ModelsPanel {
     const chosen = new Set(this.app.model.chosenModels());
     for (const [id, card] of this.#cards) if (!models.includes(card.model)) this.#cards.delete(id);
     const several = index.models.length > 1;
-    replace(
-      this.list,
-      several && this.#table(chosen),
-      models.filter((model) => chosen.has(model)).map((model) => this.#card(model).element),
-    );
+    this.table.hidden = !several;
+    this.#updateTable(chosen, several);
+    const cards = models.filter((model) => chosen.has(model)).map((model) => this.#card(model).element);
+    if (cards.length !== this.list.children.length || cards.some((card, i) => card !== this.list.children[i]))
+      replace(this.list, cards);
     for (const model of chosen) this.#card(model).update(several);
   }
 
@@ -44,8 +50,19 @@ export class ModelsPanel {
     return this.#cards.get(model.id);
   }
 
-  #table(chosen) {
+  #updateTable(chosen, several) {
+    const { models } = this.app.model.index;
+    const rows = JSON.stringify(models);
+    const focused = document.activeElement?.dataset?.model;
+    if (rows !== this.#rows) replace(this.table, several && this.#table());
+    this.#rows = rows;
+    for (const [model, box] of this.#boxes) box.checked = chosen.has(model);
+    if (focused) this.table.querySelector(`input[data-model="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  #table() {
     const { index } = this.app.model;
+    this.#boxes.clear();
     return h(
       "table",
       { class: "models-table" },
@@ -61,19 +78,20 @@ export class ModelsPanel {
       h(
         "tbody",
         {},
-        index.models.map((model) => this.#row(model, chosen)),
+        index.models.map((model) => this.#row(model)),
       ),
     );
   }
 
-  #row(model, chosen) {
+  #row(model) {
     if (model.error)
       return h("tr", {}, h("td", { colspan: 5 }, h("b", {}, model.file), " ", h("span", { class: "error" }, model.error)));
     const box = h("input", {
       type: "checkbox",
-      checked: chosen.has(model),
+      dataset: { model: model.id },
       onchange: (event) => this.#choose(model, event.currentTarget.checked),
     });
+    this.#boxes.set(model, box);
     const cells = [model.n_layers, model.n_heads, model.d_model ?? "", model.n_prompts.toLocaleString("en")];
     return h(
       "tr",
@@ -207,7 +225,7 @@ class ModelCard {
       value,
       colour: (layer, head) =>
         value(layer, head) === null ? 0xff888888 : colours[Math.round((255 * (value(layer, head) - low)) / span)],
-      text: (layer, head) => `${name} ${scoreText(value(layer, head))}`,
+      text: (layer, head) => `mean ${name} ${scoreText(value(layer, head))}`,
     };
   }
 
@@ -222,7 +240,7 @@ class ModelCard {
   #best() {
     const matrix = this.app.scores.mean(this.model, this.scoreName);
     const best = highest(matrix, this.held, 3).map(([layer, head]) => `${label(layer, head)} ${scoreText(matrix[layer][head])}`);
-    return best.length ? `highest: ${best.join(", ")}` : "";
+    return best.length ? `highest mean: ${best.join(", ")}` : "";
   }
 
   #setHeads(heads) {

@@ -25,22 +25,8 @@ export class PromptsPanel {
       oninput: () => this.#filter({ find: this.find.value }),
     });
     this.dataset = h("select", { id: "dataset", onchange: () => this.#filter({ dataset: this.dataset.value }) });
-    this.least = h("input", {
-      type: "number",
-      min: "0",
-      class: "short",
-      "aria-label": "At least so many tokens",
-      placeholder: "min",
-      oninput: () => this.refilter(),
-    });
-    this.most = h("input", {
-      type: "number",
-      min: "0",
-      class: "short",
-      "aria-label": "At most so many tokens",
-      placeholder: "max",
-      oninput: () => this.refilter(),
-    });
+    this.least = this.#tokens("min-tokens", "At least so many tokens", "min");
+    this.most = this.#tokens("max-tokens", "At most so many tokens", "max");
     this.count = h("span", { class: "muted", id: "prompt-count", "aria-live": "polite" });
     this.growing = h(
       "span",
@@ -98,16 +84,14 @@ export class PromptsPanel {
   }
 
   refilter() {
-    const { find, dataset } = this.app.model.state;
+    const { find, dataset, "min-tokens": least, "max-tokens": most } = this.app.model.state;
     const words = find.toLocaleLowerCase();
-    const least = Number(this.least.value) || 0;
-    const most = this.most.value === "" ? Infinity : Number(this.most.value);
     this.#shown = this.rows.filter(
       (row) =>
         (!words || row.lower.includes(words) || row.hash.toLocaleLowerCase().includes(words)) &&
         (!dataset || row.dataset === dataset) &&
-        row.n_tokens >= least &&
-        row.n_tokens <= most,
+        row.n_tokens >= (least ?? 0) &&
+        row.n_tokens <= (most ?? Infinity),
     );
     this.table?.setRows(this.#shown, this.hasSeveral);
     this.#updateCount();
@@ -128,6 +112,20 @@ export class PromptsPanel {
   close() {
     clearTimeout(this.#timer);
     this.table?.close();
+  }
+
+  /** Where one end of the range of lengths is written; it is the parameter of that name. */
+  #tokens(name, label, placeholder) {
+    return h("input", {
+      id: name,
+      type: "number",
+      min: "0",
+      class: "short",
+      "aria-label": label,
+      placeholder,
+      value: this.app.model.state[name] ?? "",
+      oninput: (event) => this.#filter({ [name]: /^[0-9]{1,9}$/.test(event.target.value) ? Number(event.target.value) : null }),
+    });
   }
 
   #filter(patch) {

@@ -72,11 +72,6 @@ export function highest(matrix, heads, count) {
     .slice(0, count);
 }
 
-/** Name of a score as people read it; what it is in full stands in its `long_name`. */
-export function scoreTitle(name) {
-  return name.replaceAll("_", " ");
-}
-
 /** A score as read: three decimals, or what is left of a very small one. */
 export function scoreText(value) {
   if (value === null || value === undefined) return "none";

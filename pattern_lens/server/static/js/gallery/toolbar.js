@@ -1,7 +1,7 @@
 /** How the pictures are shown: order, borders, size, captions, colours. */
 import { names } from "pattern-lens/colours.js";
 import { h, icon, option, replace } from "pattern-lens/dom.js";
-import { scoreTitle } from "pattern-lens/gallery/scores.js";
+import { scoreTitle } from "pattern-lens/scores.js";
 import { BORDERS, MAX_SIZE, MIN_SIZE, SORTS } from "pattern-lens/state.js";
 
 const LEFT = "M10 3L5 8l5 5";

@@ -34,7 +34,7 @@ function cellSizes({ nQuery, nKey, width, height, ratio }) {
  * @returns {Geometry}
  */
 export function layOut({ nQuery, nKey, width, height, queryRoom, keyRoom, ratio = 1 }) {
-  const across = width - queryRoom - MARGIN.right;
+  const across = Math.max(LEAST_SIDE, width - queryRoom - MARGIN.right);
   const size = (bottom) => cellSizes({ nQuery, nKey, width: across, height: height - MARGIN.top - bottom, ratio });
   let bottom = keyRoom;
   let cells = size(bottom);

@@ -2,6 +2,7 @@
 import { h, option, replace } from "pattern-lens/dom.js";
 import { css, names, table } from "pattern-lens/colours.js";
 import { formatPlace, label } from "pattern-lens/heads.js";
+import { scoreTitle } from "pattern-lens/scores.js";
 import { brief, extent, firstScore, ordinal, rankOf } from "pattern-lens/single/head_scores.js";
 import { link, point } from "pattern-lens/single/links.js";
 import { hasHead } from "pattern-lens/single/resolve.js";
@@ -77,7 +78,7 @@ export class HeadMap {
     this.chooser.hidden = !scores.length;
     replace(
       this.chooser,
-      scores.map(({ name }) => option(name, name, name === this.chosen?.name)),
+      scores.map(({ name }) => option(name, scoreTitle(name), name === this.chosen?.name)),
     );
     this.colour();
     this.writeScores();
@@ -104,7 +105,7 @@ export class HeadMap {
       cell.style.backgroundColor = value === null ? "" : css(colours[Math.round(255 * level)]);
       cell.setAttribute(
         "aria-label",
-        `${label(cell.place.layer, cell.place.head)}${value === null ? "" : ` ${this.chosen.name} ${brief(value)}`}`,
+        `${label(cell.place.layer, cell.place.head)}${value === null ? "" : ` ${scoreTitle(this.chosen.name)} ${brief(value)}`}`,
       );
     }
   }
@@ -152,7 +153,7 @@ export class HeadMap {
         onclick: () => this.colourBy(score.name),
       },
       bar,
-      h("span", { class: "score-name" }, score.name),
+      h("span", { class: "score-name" }, scoreTitle(score.name)),
       h("span", { class: "score-value" }, found ? brief(found.value) : "–"),
       h("span", { class: "muted score-rank" }, text),
     );

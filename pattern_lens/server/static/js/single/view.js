@@ -16,6 +16,7 @@ import { Readout } from "pattern-lens/single/readout.js";
 import { Share } from "pattern-lens/single/share.js";
 import { Similar } from "pattern-lens/single/similar.js";
 import { TokensPanel } from "pattern-lens/single/tokens_panel.js";
+import { unturned } from "pattern-lens/tokens.js";
 
 const LEAST_HEIGHT = 300;
 const BELOW = 44;
@@ -109,10 +110,10 @@ class SingleView {
   /** Files have grown, come or gone, or the server does not answer. */
   changed(index, error) {
     showNotices("server", error ? [error.message] : [], { isError: true });
-    const { view } = this.app;
-    if (!index || !view) return;
-    const now = index.models.find(({ id }) => id === view.model.id);
-    if (now?.file_id === view.model.file_id && !now.error) this.parts.prompts.reload();
+    if (!index) return;
+    const { found } = this.app;
+    const now = index.models.find(({ id }) => id === found?.model.id);
+    if (now && now.file_id === found.model.file_id && !now.error) this.parts.prompts.reload();
     else this.app.load();
   }
 
@@ -161,7 +162,7 @@ class SingleView {
     this.element.classList.remove("is-loading");
     this.main.hidden = true;
     this.message.hidden = false;
-    replace(this.message, h("b", null, "Nothing to show here"), message);
+    replace(this.message, h("b", null, "Nothing to show here"), unturned(message));
     if (place) {
       for (const part of [this.parts.prompts, this.parts.navigation]) part.update(place);
       this.parts.prompts.load().catch(() => {});
@@ -177,6 +178,7 @@ class SingleView {
 
   /** Draws the heat map anew if the window or the theme changed. */
   layOut() {
+    if (this.main.hidden) return;
     const room = this.room();
     const before = this.laidOut;
     this.laidOut = this.looks(room);
