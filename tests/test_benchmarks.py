@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -42,8 +44,15 @@ def test_runs_at_its_smallest_size(name, tmp_path):
         )
     if name == "looking" and shutil.which("chromium") is None:
         pytest.skip("there is no chromium: 'apt-get install chromium' installs it, as .ci/run does")
-    module = import_module(f"benchmarks.{name}")
-    rows = module.run(module.SIZES["smoke"], tmp_path)
+    # in a process of its own: a test before may hold the only Playwright that a process can have
+    target = tmp_path / "rows.json"
+    arguments = [sys.executable, "-m", "benchmarks", "--size", "smoke", "--only", name, "--json"]
+    root = Path(command.__file__).parents[1]
+    subprocess.run([*arguments, target], cwd=root, check=True, capture_output=True)
+    rows = [
+        Row(**{k: v for k, v in row.items() if k != "met"})
+        for row in json.loads(target.read_text())["rows"]
+    ]
     assert rows
     assert all(row.ratio > 0 for row in rows)
     assert all(row.peak_ours is not None and row.peak_other is not None for row in rows)
