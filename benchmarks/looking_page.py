@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -62,9 +61,11 @@ def main(folder: str) -> None:
     from starlette.applications import Starlette
     from starlette.staticfiles import StaticFiles
 
-    listener = socket.create_server(("127.0.0.1", 0))
+    from pattern_lens.server.running import HOST, bound
+
+    listener = bound(HOST, 0)  # as ours: small answers are sent at once
     port = listener.getsockname()[1]
-    print(json.dumps({"address": f"http://127.0.0.1:{port}/"}, indent=1), flush=True)
+    print(json.dumps({"address": f"http://{HOST}:{port}/"}, indent=1), flush=True)
     app = Starlette()
     app.mount("/", StaticFiles(directory=Path(folder), html=True))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
