@@ -49,11 +49,7 @@ def parse_failure(raw: bytes) -> FailureFacts:
 
 def of_known_prompts(reader: StoreReader, rows: Rows) -> Rows:
     """The figure rows whose prompts are in the prompt table as it was read, and those of all prompts."""
-    table = reader.prompts
-    is_known = np.zeros(len(table.rows) + 1, np.bool_)
-    is_known[table.positions] = True
-    places = np.minimum(rows["prompt"], np.uint64(len(table.rows))).astype(np.intp)
-    keep = is_known[places] | (rows["prompt"] == np.uint64(NO_PROMPT))
+    keep = reader.prompts.has(rows["prompt"]) | (rows["prompt"] == np.uint64(NO_PROMPT))
     return rows if keep.all() else rows[keep]
 
 

@@ -19,12 +19,11 @@ from pattern_lens.plots.checks import as_array, as_mosaic, as_pattern, as_scores
 from pattern_lens.plots.colours import choose
 from pattern_lens.plots.drawing import drawn
 from pattern_lens.plots.heat_map import Look, Side, heat_map, pooled, square
-from pattern_lens.plots.labels import head_of, isolated, labels_along, plain, short
+from pattern_lens.plots.labels import head_of, isolated, labels_along, plain, short, text_of
 from pattern_lens.plots.mosaic import Mosaic, step_of
 from pattern_lens.plots.pattern import covered, quantity_of, size_for, step_for
 from pattern_lens.plots.plot import Plot
 from pattern_lens.plots.score_map import map_sides, score_map
-from pattern_lens.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -157,8 +156,8 @@ def _names(a: xr.DataArray, b: xr.DataArray) -> tuple[str, str]:
     """What differs between the two, of model, head and prompt; a and b if nothing does."""
 
     def facts(array: xr.DataArray) -> list[str]:
-        text = visible(" ".join(str(array.attrs.get("text", "")).split())).replace("␣", " ")
-        named = [str(array.attrs.get("model", "")), head_of(array), isolated(short(text, 28))]
+        text = isolated(short(text_of(array), 28))
+        named = [str(array.attrs.get("model", "")), head_of(array), text]
         return [*named, str(array.name or "")]
 
     pairs = list(zip(facts(a), facts(b), strict=True))

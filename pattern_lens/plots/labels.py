@@ -67,12 +67,15 @@ def _is_one(array: xr.DataArray, name: str) -> bool:
     return name in array.coords and array.coords[name].size == 1
 
 
+def text_of(array: xr.DataArray) -> str:
+    """The prompt's text on one line; empty where the array does not say it."""
+    return visible(" ".join(str(array.attrs.get("text", "")).split())).replace("␣", " ")
+
+
 def title_of(array: xr.DataArray, *more: str) -> str:
     """Head, model and the beginning of the prompt's text, as far as the array says them."""
     attrs: dict[Any, Any] = array.attrs
-    text = short(
-        visible(" ".join(str(attrs.get("text", "")).split())).replace("␣", " "), _LONGEST_TEXT
-    )
+    text = short(text_of(array), _LONGEST_TEXT)
     parts = [head_of(array), str(attrs.get("model", "")), *more, isolated(text)]
     return plain(" · ".join(part for part in parts if part))
 

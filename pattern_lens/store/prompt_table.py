@@ -84,11 +84,17 @@ class PromptTable:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def has(self, ascending: np.ndarray[Any, Any]) -> slice | np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which of these positions are prompts; a row that a writer is about to fill is none yet."""
-        if len(self) == len(self.rows):
-            return slice(0, int(np.searchsorted(ascending, len(self.rows))))
-        return np.isin(ascending.astype(np.intp), self.positions)
+    @cached_property
+    def _exist(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """For each row whether it names a prompt; behind them the answer for what is beyond."""
+        found = np.zeros(len(self.rows) + 1, np.bool_)
+        found[self.positions] = True
+        return found
+
+    def has(self, positions: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which of these positions, as rows name them, are prompts; a row that a writer is about to fill is none yet."""
+        places = np.minimum(positions, np.uint64(len(self.rows))).astype(np.intp)
+        return np.asarray(self._exist[places])
 
     def find(self, prompt_hash: str) -> int | None:
         """Position of a prompt, or None where the file does not hold it."""

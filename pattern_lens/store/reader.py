@@ -93,7 +93,10 @@ class StoredArray:
             self._handle.read(lambda file: read_rows(file, f"{self.group}/index", ARRAY_ROW))
         )
         known = self._known_prompts()
-        return rows if known is None else rows[known.has(rows["prompt"])]
+        if known is None:
+            return rows
+        keep = known.has(rows["prompt"])
+        return rows if keep.all() else rows[keep]
 
     def __len__(self) -> int:
         return len(self.rows)

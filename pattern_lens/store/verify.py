@@ -202,10 +202,7 @@ class _Check:
         """Which rows are of prompts that exist; of a weight, which are of no prompt."""
         if array.layout.section == WEIGHTS:
             return np.asarray(array.rows["prompt"] == NO_PROMPT)
-        exist = np.zeros(len(self.reader.prompts.rows) + 1, np.bool_)
-        exist[self.reader.prompts.positions] = True
-        prompts = np.minimum(array.rows["prompt"], np.uint64(len(exist) - 1)).astype(np.intp)
-        return np.asarray(exist[prompts])
+        return self.reader.prompts.has(array.rows["prompt"])
 
     def figures(self, table: FigureTable) -> None:
         """Seals of the figures' rows, and checksums of their bytes."""
