@@ -289,3 +289,32 @@ class RawWeightsError(PatternLensError, ValueError):
 
 class AnswerTokenError(PatternLensError, ValueError):
     """Something that names no single token of the model's vocabulary."""
+
+
+# --- tracing -------------------------------------------------------------------------------------
+
+
+class SpecificationError(PatternLensError, ValueError):
+    """What is to be traced, ablated or differentiated does not exist on this model, or contradicts itself."""
+
+
+class NoGradientError(PatternLensError, RuntimeError):
+    """No gradient arrived where one was asked for; zeros are never given instead."""
+
+
+class UnknownScalarError(PatternLensError, KeyError):
+    """No derived scalar of this name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class UnknownTraceError(StoreError, KeyError):
+    """The file holds no trace, or none of its variables, of this name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class TraceMismatchError(StoreError, ValueError):
+    """A trace of this name was made with another specification."""

@@ -27,7 +27,7 @@ from pattern_lens.store.attributes import as_text, write_text
 from pattern_lens.store.create import FIGURES
 from pattern_lens.store.handles import recover, shut_out_readers, suspend_readers
 from pattern_lens.store.header import Header
-from pattern_lens.store.layout import ACTIVATIONS, RESULTS, WEIGHTS
+from pattern_lens.store.layout import ACTIVATIONS, RESULTS, TRACES, WEIGHTS
 from pattern_lens.store.lock import WriterLock, sidecar
 from pattern_lens.store.prompt_table import PromptRecord
 from pattern_lens.store.reader import StoreReader
@@ -50,7 +50,7 @@ _BATCH_PROMPTS: Final = 4096
 _BATCH_FIGURES: Final = 65_536
 _SPARE_BYTES: Final = 8 << 20
 _SECTIONS: Final = (ACTIVATIONS, RESULTS, WEIGHTS)
-_ROOT_OBJECTS: Final = frozenset({"model", "tokenizer", "prompts", FIGURES, *_SECTIONS})
+_ROOT_OBJECTS: Final = frozenset({"model", "tokenizer", "prompts", FIGURES, TRACES, *_SECTIONS})
 _OWN_ATTRIBUTES: Final = frozenset({"format", "format_version", "file_id"})
 
 
@@ -192,6 +192,7 @@ def _rewrite(target: Path, unfinished: Path, *, progress: bool) -> int:
         rooms: dict[str, Any] = {
             "figures": len(reader.figures.rows) > 0,
             "facts": reader.facts or None,
+            "traces": _specifications(reader),
         }
         with (
             StoreWriter(unfinished, header, layouts, **rooms) as writer,
@@ -215,6 +216,17 @@ def _rewrite(target: Path, unfinished: Path, *, progress: bool) -> int:
         return len(reader.prompts)
 
 
+def _specifications(reader: StoreReader) -> dict[str, Any]:
+    """What the file says of its traces."""
+    try:
+        found = {name: reader.trace_spec(name) for name in reader.trace_names()}
+    except DamagedFileError as err:
+        raise DamagedFileError(
+            f"cannot compact {reader.path}: {err}; drop_trace takes that trace out"
+        ) from err
+    return {name: spec for name, spec in found.items() if spec}
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[StoreReader]:
     reader = StoreReader(path)
@@ -227,11 +239,13 @@ def _reading(path: Path) -> Iterator[StoreReader]:
 def _check_known(reader: StoreReader) -> None:
     with reader.handle.open() as file:
         unknown = [name for name in file if name not in _ROOT_OBJECTS]
+        sections = [section for section in _SECTIONS if section in file]
+        sections += [f"{TRACES}/{name}" for name in file.get(TRACES, ())]
         unknown += [
             f"{section}/{name}"
-            for section in _SECTIONS
-            for name, group in file.get(section, {}).items()
-            if as_text(group.attrs.get("kind")) != section.removesuffix("s")
+            for section in sections
+            for name, group in file[section].items()
+            if as_text(group.attrs.get("kind")) != section.partition("/")[0].removesuffix("s")
             or int(group.attrs.get("version", 0)) > 1
         ]
     if unknown:

@@ -18,7 +18,7 @@ from pattern_lens.store.attributes import write_text
 from pattern_lens.store.codec import filter_options
 from pattern_lens.store.handles import FORMAT, FORMAT_VERSION
 from pattern_lens.store.journal import discard_journal
-from pattern_lens.store.layout import ACTIVATIONS
+from pattern_lens.store.layout import ACTIVATIONS, TRACES
 from pattern_lens.store.lock import sidecar
 from pattern_lens.store.rows import ARRAY_ROW, FIGURE_ROW, PROMPT_ROW
 from pattern_lens.store.swmr import WHOLE_BLOCKS
@@ -87,7 +87,7 @@ def _create_stream(file: h5py.File, name: str, dtype: np.dtype[Any], chunk: int)
 
 
 def create_array(file: h5py.File, layout: ArrayLayout) -> None:
-    """Make the group of one activation, result or weight, empty."""
+    """Make the group of one activation, result, weight or variable of a trace, empty."""
     group = file.create_group(layout.group)
     write_text(group.attrs, "kind", layout.section.removesuffix("s"))
     group.attrs["version"] = 1
@@ -102,7 +102,9 @@ def create_array(file: h5py.File, layout: ArrayLayout) -> None:
         dtype=layout.stored_dtype,
         **filter_options(),
     )
-    _create_stream(file, f"{group.name}/index", ARRAY_ROW, ROWS_PER_CHUNK)
+    # a trace has many variables, and each takes a chunk however few its prompts are
+    rows = ROWS_PER_CHUNK // 8 if layout.section == TRACES else ROWS_PER_CHUNK
+    _create_stream(file, f"{group.name}/index", ARRAY_ROW, rows)
 
 
 def create_figures(file: h5py.File) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Model, prompts, activations, results, figures and weights of a file.
+    """Model, prompts, activations, results, figures, weights and traces of a file.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     -------
     A JSON-able object: ``path``, ``size_bytes``, ``format_version``, ``created_utc``, ``created_by``, ``file_id``,
     ``model`` (the object of ``/model``), ``prompts`` (counts), ``activations``, ``results``, ``figures`` and ``weights`` by name, and
-    ``facts`` (the object of ``/weights``).
+    ``facts`` (the object of ``/weights``). ``traces`` by name: ``spec``, ``n_prompts`` and ``variables``.
 
     Raises
     ------
@@ -53,6 +53,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "figures": _figures(reader.figures),
             "weights": {name: _weight(reader.weight(name)) for name in reader.weight_names()},
             "facts": dict(reader.facts),
+            "traces": {name: _trace(reader, name) for name in reader.trace_names()},
         }
     finally:
         reader.close()
@@ -103,6 +104,17 @@ def _weight(array: StoredArray) -> dict[str, Any]:
         "dtype": array.layout.dtype,
         "dense_bytes": math.prod(shape) * array.layout.value_dtype.itemsize,
         "stored_bytes": array.stored_bytes(),
+    }
+
+
+def _trace(reader: StoreReader, name: str) -> dict[str, Any]:
+    variables = {v: _array(reader.trace_array(name, v)) for v in reader.trace_variables(name)}
+    return {
+        "spec": reader.trace_spec(name),
+        "n_prompts": len(reader.traced(name)),
+        "variables": variables,
+        "dense_bytes": sum(one["dense_bytes"] for one in variables.values()),
+        "stored_bytes": sum(one["stored_bytes"] for one in variables.values()),
     }
 
 

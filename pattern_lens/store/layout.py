@@ -1,4 +1,4 @@
-"""How one activation, result or weight lies in the file: dims, packing, dtype, chunks (docs/format.md).
+"""How one activation, result, weight or variable of a trace lies in the file: dims, packing, dtype, chunks (docs/format.md).
 
 Every ragged kind goes through this description; nothing else in the store knows what a pattern is.
 """
@@ -23,6 +23,7 @@ Packing = Literal["triangle", "rectangle", "line", "single"]
 ACTIVATIONS: Final = "activations"
 RESULTS: Final = "results"
 WEIGHTS: Final = "weights"
+TRACES: Final = "traces"
 
 _CHUNK_BYTES: Final = 256 * 1024
 _SINGLE_BYTES: Final = 64 * 1024
@@ -31,12 +32,13 @@ _CHUNK_ELEMENTS: Final = 4096
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Dims, packing and dtype of one stored activation, result or weight.
+    """Dims, packing and dtype of one stored activation, result, weight or variable of a trace.
 
     Parameters
     ----------
     name
-        Short name; the group's name under ``/activations``, ``/results`` or ``/weights``.
+        Short name; the group's name under ``/activations``, ``/results`` or ``/weights``; under ``/traces`` it is
+        ``{trace}/{variable}``.
     dims
         Dims of the array for one prompt; ragged dims stand side by side.
     sizes
@@ -52,12 +54,12 @@ class ArrayLayout:
     origin
         JSON-able record of how the values came about.
     section
-        ``activations``, ``results`` or ``weights``.
+        ``activations``, ``results``, ``weights`` or ``traces``.
     ragged_dims
         Dims whose size differs from prompt to prompt; those of `RAGGED_DIMS` where it is None. Of a weight the dim along
         which it lies in chunks.
     labels
-        Of a result: labels of its other dims, and coordinates without a dim.
+        Of a result or a trace: labels of its other dims, and coordinates without a dim.
     """
 
     name: str

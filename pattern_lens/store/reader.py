@@ -14,6 +14,7 @@ from pattern_lens.errors import (
     StoreError,
     UnknownActivationError,
     UnknownResultError,
+    UnknownTraceError,
 )
 from pattern_lens.store.attributes import as_text, read_text
 from pattern_lens.store.chunks import (
@@ -28,10 +29,11 @@ from pattern_lens.store.codec import pool
 from pattern_lens.store.figures import FigureTable
 from pattern_lens.store.handles import ReadHandle
 from pattern_lens.store.header import read_model, read_vocab
-from pattern_lens.store.layout import ACTIVATIONS, RESULTS, WEIGHTS, ArrayLayout
+from pattern_lens.store.layout import ACTIVATIONS, RESULTS, TRACES, WEIGHTS, ArrayLayout
 from pattern_lens.store.packing import triangle_length, unpack_rows
 from pattern_lens.store.prompt_table import PromptTable
 from pattern_lens.store.rows import ARRAY_ROW, Rows, newest, read_rows
+from pattern_lens.store.traces import read_specification, trace_groups, traced, variables_of
 from pattern_lens.store.weights import read_facts
 
 if TYPE_CHECKING:
@@ -39,11 +41,13 @@ if TYPE_CHECKING:
 
     import h5py
 
+    from pattern_lens.store.prompt_table import Positions
+
 T = TypeVar("T")
 
 
 class StoredArray:
-    """One activation, result or weight of a file; its index is read when it is first asked for.
+    """One activation, result, weight or variable of a trace; its index is read when it is first asked for.
 
     Parameters
     ----------
@@ -321,9 +325,68 @@ class StoreReader:
         return self._read(lambda file: sorted(file.get(section, ())))
 
     def groups(self) -> list[str]:
-        """Paths of all activations and results."""
+        """Paths of all activations, results and variables of traces."""
         names = {ACTIVATIONS: self.names(), RESULTS: self.result_names()}
-        return [f"{section}/{name}" for section, found in names.items() for name in found]
+        found = [f"{section}/{name}" for section, held in names.items() for name in held]
+        return found + self._read(trace_groups)
+
+    def trace_names(self) -> list[str]:
+        """Names of the traces."""
+        return self._names_in(TRACES)
+
+    def trace_spec(self, name: str) -> dict[str, Any]:
+        """What a trace is: the JSON object of ``/traces/{name}``.
+
+        Raises
+        ------
+        UnknownTraceError
+            The file does not hold it; the message lists what it holds.
+        DamagedFileError
+            It is not what was written.
+        """
+        self._check_trace(name)
+        return self._read(lambda file: read_specification(file, name))
+
+    def trace_variables(self, name: str) -> list[str]:
+        """Names of a trace's variables.
+
+        Raises
+        ------
+        UnknownTraceError
+            The file does not hold the trace; the message lists what it holds.
+        """
+        self._check_trace(name)
+        return self._read(lambda file: variables_of(file, name))
+
+    def trace_array(self, name: str, variable: str) -> StoredArray:
+        """A variable of a trace.
+
+        Raises
+        ------
+        UnknownTraceError
+            The file does not hold it; the message lists what it holds.
+        """
+        try:
+            return self.stored(f"{TRACES}/{name}/{variable}")
+        except KeyError:
+            held = self.trace_variables(name)
+            if variable in held:
+                raise
+            raise UnknownTraceError(
+                f"no variable {variable!r} in trace {name!r} of {self.path}: it holds {', '.join(held) or 'none'}; "
+                f"trace again with name={name!r} and scalars that include it"
+            ) from None
+
+    def traced(self, name: str) -> Positions:
+        """Positions in the prompt table of the prompts that all variables of a trace have, ascending."""
+        return traced([self.stored(f"{TRACES}/{name}/{v}") for v in self.trace_variables(name)])
+
+    def _check_trace(self, name: str) -> None:
+        held = self.trace_names()
+        if name not in held:
+            raise UnknownTraceError(
+                f"no trace {name!r} in {self.path}: it holds {', '.join(held) or 'none'}; make one with trace(..., name={name!r})"
+            )
 
     def array(self, name: str) -> StoredArray:
         """A stored activation by short name.
@@ -372,7 +435,7 @@ class StoreReader:
             ) from None
 
     def stored(self, group: str) -> StoredArray:
-        """An activation, result or weight by the path of its group; KeyError where there is none."""
+        """An activation, result, weight or variable of a trace by the path of its group; KeyError where there is none."""
         if group not in self._arrays:
             of_prompts = () if group.startswith(f"{WEIGHTS}/") else (self._prompts_read,)
             self._arrays[group] = StoredArray(self.handle, group, *of_prompts)

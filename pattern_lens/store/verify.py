@@ -19,7 +19,7 @@ from pattern_lens.names import head_label
 from pattern_lens.store.chunks import Array, Selection, combine_digests, digest_slab, read_span
 from pattern_lens.store.codec import pool
 from pattern_lens.store.create import FIGURES
-from pattern_lens.store.layout import WEIGHTS
+from pattern_lens.store.layout import TRACES, WEIGHTS
 from pattern_lens.store.prompt_table import hash_key
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.rows import NO_PROMPT, NONE, Rows, is_blank, is_valid
@@ -47,8 +47,8 @@ class Damage:
     prompt
         Hash of the prompt that it concerns, or None where that cannot be told.
     activation
-        Name of the activation, result (``results/name``), figure (``figures/name``) or weight (``weights/name``); None
-        where the prompt itself is damaged.
+        Name of the activation, result (``results/name``), figure (``figures/name``), weight (``weights/name``) or variable
+        of a trace (``traces/trace/variable``); None where the prompt itself is damaged.
     what
         What is wrong, in words.
     """
@@ -59,7 +59,8 @@ class Damage:
 
     def __str__(self) -> str:
         what = f"{self.activation}: {self.what}" if self.activation else self.what
-        if self.activation and self.activation.startswith(f"{WEIGHTS}/"):
+        section, *names = (self.activation or "").split("/")
+        if section == WEIGHTS or (section == TRACES and len(names) == 1):
             return what
         return f"{self.prompt or '(unknown prompt)'}: {what}"
 
@@ -75,8 +76,8 @@ class VerifyReport:
     n_prompts, n_deleted
         Prompts in the file, and rows of deleted ones.
     n_values
-        Prompts with values, by activation and ``results/name``; number of figures under ``figures``, of weights under
-        ``weights``.
+        Prompts with values, by activation and ``results/name``; with all values of a trace, by ``traces/name``; number of
+        figures under ``figures``, of weights under ``weights``.
     n_torn
         Rows that an interrupted run left half written; the next writer clears them.
     damaged
@@ -137,19 +138,26 @@ def verify(path: str | Path, *, progress: bool = True) -> VerifyReport:
             for name, array in (arrays | weights).items():
                 check.array(name, array)
             check.figures(figures)
+            check.specifications()
         others = {FIGURES: len(figures.rows), WEIGHTS: sum(map(len, weights.values()))}
         held = {what: n for what, n in others.items() if n}
         return VerifyReport(
             path=reader.path,
             n_prompts=len(reader.prompts),
             n_deleted=int(is_blank(reader.prompts.rows).sum()),
-            n_values={name: len(array) for name, array in arrays.items()} | held,
+            n_values=_counts(reader, arrays) | held,
             n_torn=check.n_torn,
             damaged=tuple(check.damaged),
             seconds=time.monotonic() - started,
         )
     finally:
         reader.close()
+
+
+def _counts(reader: StoreReader, arrays: Mapping[str, StoredArray]) -> dict[str, int]:
+    """Prompts with values; of a trace those that all of its variables have."""
+    of_one = {k: len(array) for k, array in arrays.items() if array.layout.section != TRACES}
+    return of_one | {f"{TRACES}/{n}": len(reader.traced(n)) for n in reader.trace_names()}
 
 
 class _Check:
@@ -216,6 +224,15 @@ class _Check:
             if not table.is_intact(found):
                 self.damaged.append(self._damaged_figure(table, found))
             self.bar.update(1)
+
+    def specifications(self) -> None:
+        """Checksums of what is said of the traces."""
+        for name in self.reader.trace_names():
+            try:
+                self.reader.trace_spec(name)
+            except DamagedFileError:
+                what = "what is said of it (attribute json) does not have its checksum"
+                self.damaged.append(Damage(None, f"{TRACES}/{name}", what))
 
     def _damaged_figure(self, table: FigureTable, found: Any) -> Damage:
         layer, head = int(found["layer"]), int(found["head"])

@@ -20,7 +20,7 @@ from pattern_lens.errors import (
     UnknownActivationError,
 )
 from pattern_lens.store.abandon import diverted
-from pattern_lens.store.adding import add_missing
+from pattern_lens.store.adding import Rooms, add_missing
 from pattern_lens.store.append import append, append_figures, append_prompts
 from pattern_lens.store.block import Block, array_rows, check_block, spans
 from pattern_lens.store.chunks import aligned, pack_layers, write_layers
@@ -48,6 +48,7 @@ from pattern_lens.store.rows import (
     is_valid,
 )
 from pattern_lens.store.swmr import open_swmr_writer
+from pattern_lens.store.traces import trace_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,13 +75,15 @@ class StoreWriter(Closing):
     header
         Model and vocabulary; what the file says of its model must be the same.
     layouts
-        Activations, results and weights that will be written; those that the file lacks are added.
+        Activations, results, weights and variables of traces that will be written; those that the file lacks are added.
     figures
         Whether figures will be written.
     gives_way
         Whether values are compressed only where no other thread wants the core, as where a model runs on it.
     facts
         What ``/weights`` says of the model (docs/format.md), if weights will be written.
+    traces
+        What traces are, by name (docs/format.md), where the file does not say it yet; what it says stays.
 
     Raises
     ------
@@ -97,6 +100,7 @@ class StoreWriter(Closing):
         figures: bool = False,
         gives_way: bool = False,
         facts: Mapping[str, Any] | None = None,
+        traces: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.gives_way = gives_way
         self.path = Path(path).expanduser().resolve()
@@ -106,7 +110,8 @@ class StoreWriter(Closing):
         try:
             with shut_out_readers(self.path), explain_writing(self.path):
                 suspend_readers(self.path)
-                self._prepare(header, layouts, figures=figures, facts=facts)
+                rooms = Rooms(figures=figures, facts=facts, traces=traces or {})
+                self._prepare(header, layouts, rooms)
         except BaseException:
             self._let_go()
             self._lock.release()
@@ -116,9 +121,7 @@ class StoreWriter(Closing):
         self,
         header: Header | None,
         layouts: Sequence[ArrayLayout],
-        *,
-        figures: bool,
-        facts: Mapping[str, Any] | None,
+        rooms: Rooms,
     ) -> None:
         if not self.path.exists():
             if header is None:
@@ -126,7 +129,7 @@ class StoreWriter(Closing):
             create_file(self.path, header, layouts)
         check_is_hdf5(self.path)
         recover(self.path)
-        add_missing(self.path, header, layouts, figures=figures, facts=facts)
+        add_missing(self.path, header, layouts, rooms)
         self._file = open_swmr_writer(self.path)
         # held open: what a dataset cannot write when it is closed is lost without an error
         self._datasets = {name: self._file[name] for name in _dataset_names(self._file)}
@@ -241,12 +244,12 @@ class StoreWriter(Closing):
         blocks: Mapping[str, Block],
         figures: Sequence[FigureRecord] = (),
     ) -> None:
-        """Store results and figures of prompts that the file holds, or a weight; they are stored when this returns.
+        """Store results, traces and figures of prompts that the file holds, or a weight; they are stored when this returns.
 
         Parameters
         ----------
         positions
-            Positions in the prompt table, each once; the newer of two results of one prompt holds. Of a weight what
+            Positions in the prompt table, each once; the newer of two values of one prompt holds. Of a weight what
             `weights.write_weight` gives.
         blocks
             Values by `ArrayLayout.key`, each for all of `positions`, in their order.
@@ -401,6 +404,7 @@ def _dataset_names(file: h5py.File) -> list[str]:
     names = [f"prompts/{name}" for name in ("index", "hash", "text", "token_id")]
     sections = (ACTIVATIONS, RESULTS, WEIGHTS)
     groups = [f"{section}/{n}" for section in sections for n in file.get(section, ())]
+    groups += trace_groups(file)
     groups += [FIGURES] if FIGURES in file else []
     return names + [f"{group}/{part}" for group in groups for part in ("data", "index")]
 

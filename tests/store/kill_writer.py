@@ -58,11 +58,33 @@ CURVE: Final = ArrayLayout(
     ragged_dims=("distance",),
     labels={"head": [0, 1, 2]},
 )
+EFFECT: Final = ArrayLayout(
+    "t/head_direct_effect",
+    ("layer", "head", "query"),
+    {"layer": 2, "head": 3},
+    "line",
+    "float32",
+    (0, 4),
+    section="traces",
+    ragged_dims=("query",),
+)
+NODE_VALUE: Final = ArrayLayout(
+    "t/node_value", (), {}, "single", "float32", section="traces", ragged_dims=()
+)
+SAID: Final = {"objective": {"kind": "zero"}}
+COMPUTED: Final = (SCORE, CURVE, EFFECT, NODE_VALUE)
 W_O: Final = weight_layout("W_O", (2, 3, 4, 70), "float16")
 B_U: Final = weight_layout("b_U", (9000,), "float32")  # three chunks
 WEIGHTS: Final = (W_O, B_U)
 FACTS: Final = {"eps": 1e-5, "normalization": "LN"}
-STORED: Final = ("pattern", "resid_post", SCORE.key, CURVE.key, "figures", W_O.key, B_U.key)
+STORED: Final = (
+    "pattern",
+    "resid_post",
+    *(layout.key for layout in COMPUTED),
+    "figures",
+    W_O.key,
+    B_U.key,
+)
 BATCHES: Final = ((0, 1, 2), (3,), (4, 5, 6, 7), (8, 9))
 LATER: Final = ((0, 1, 10), (2, 3, 4, 5, 11), (6, 7, 8, 9))
 DOOMED: Final = 5
@@ -139,7 +161,7 @@ def write(path: Path, acknowledge: Callable[[str], None]) -> None:
         acknowledge(f"deleting {DOOMED}")
         writer.delete([position])
         acknowledge(f"deleted {DOOMED}")
-    with StoreWriter(path, None, [SCORE, CURVE], figures=True) as writer:
+    with StoreWriter(path, None, COMPUTED, figures=True, traces={"t": SAID}) as writer:
         for batch in LATER:
             _commit_computed(writer, [i for i in batch if i != DOOMED], acknowledge)
 
@@ -148,15 +170,15 @@ def _commit_computed(
     writer: StoreWriter, batch: Sequence[int], acknowledge: Callable[[str], None]
 ) -> None:
     writer.reader.refresh()
-    lacking = [i for i in batch if not holds(writer.reader, CURVE.key, i)]
+    lacking = [i for i in batch if not holds(writer.reader, NODE_VALUE.key, i)]
     if not lacking:
         return
     positions = [writer.position(name_of(i)) for i in lacking]
     assert None not in positions
-    blocks = {layout.key: block(layout, lacking) for layout in (SCORE, CURVE)}
+    blocks = {layout.key: block(layout, lacking) for layout in COMPUTED}
     writer.commit_computed(positions, blocks, list(map(figure, positions, lacking)))
     for i in lacking:
-        for what in (SCORE.key, CURVE.key, "figures"):
+        for what in (*(layout.key for layout in COMPUTED), "figures"):
             acknowledge(f"{what} {i}")
 
 
@@ -211,6 +233,7 @@ def faults(path: Path) -> list[str]:
             if not _is_right(array, row, of_position[position]):
                 found.append(f"{name} of {of_position[position]}")
     found += _wrong_figures(reader, of_position) + _wrong_weights(reader)
+    found += [f"trace {n}" for n in reader.trace_names() if reader.trace_spec(n) != SAID]
     reader.close()
     return found
 

@@ -99,8 +99,12 @@ def test_a_larger_minor_version_is_read(written):
     with h5py.File(written, "r+", libver=("v110", "v110")) as file:
         file.attrs["format_version"] = "1.7"
         file.attrs["later"] = [1, 2]
-        file.create_group("traces")
-    assert StoreReader(written).array("pattern").is_intact(0)
+        file.create_group("probes")
+        file.create_group("traces/t/of_a_later_version")
+    reader = StoreReader(written)
+    assert reader.array("pattern").is_intact(0)
+    assert reader.trace_variables("t") == ["head_direct_effect", "node_value"]
+    assert len(reader.traced("t")) == 11
 
 
 @both

@@ -259,8 +259,8 @@ def test_a_damaged_prompt_is_not_blessed(path: Path) -> None:
 
 def test_what_it_does_not_know_is_not_lost(path: Path) -> None:
     with h5py.File(path, "r+", libver=("v110", "v110"), locking=False) as file:
-        file.create_group("traces")
-    with pytest.raises(FormatTooNewError, match="does not know /traces, and would lose it"):
+        file.create_group("probes")
+    with pytest.raises(FormatTooNewError, match="does not know /probes, and would lose it"):
         compact(path, progress=False)
 
 
