@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 __version__ = "1.0.0a1"
 
 __all__ = [
+    "Ablation",
     "Activations",
     "Patterns",
     "Run",
+    "Trace",
     "__version__",
     "capture",
     "compare",
@@ -20,12 +22,15 @@ __all__ = [
     "export_site",
     "import_folder",
     "load_model",
+    "logit_diff",
+    "logit_minus_mean",
     "map_figures",
     "open_activations",
     "open_figures",
     "open_patterns",
     "open_results",
     "open_run",
+    "open_traces",
     "parse_heads",
     "plot_accumulated",
     "plot_attribution",
@@ -37,6 +42,7 @@ __all__ = [
     "prompt_hash",
     "read_prompts",
     "serve",
+    "trace",
 ]
 
 if TYPE_CHECKING:
@@ -64,11 +70,18 @@ if TYPE_CHECKING:
     from pattern_lens.server.one_page import export_html
     from pattern_lens.server.running import serve
     from pattern_lens.server.site import export_site
+    from pattern_lens.tracing.ablations import Ablation
+    from pattern_lens.tracing.objectives import logit_diff, logit_minus_mean
+    from pattern_lens.tracing.run import trace
+    from pattern_lens.tracing.stored import open_traces
+    from pattern_lens.tracing.traces import Trace
 
 _HOMES: Final = {
+    "Ablation": "tracing.ablations",
     "Activations": "patterns.collection",
     "Patterns": "patterns.collection",
     "Run": "run",
+    "Trace": "tracing.traces",
     "capture": "activations.capture",
     "compare": "plots.comparison",
     "export_figures": "figures.export",
@@ -76,12 +89,15 @@ _HOMES: Final = {
     "export_site": "server.site",
     "import_folder": "importing.run",
     "load_model": "models",
+    "logit_diff": "tracing.objectives",
+    "logit_minus_mean": "tracing.objectives",
     "map_figures": "figures.run",
     "open_activations": "patterns.opening",
     "open_figures": "figures.access",
     "open_patterns": "patterns.opening",
     "open_results": "patterns.results",
     "open_run": "run",
+    "open_traces": "tracing.stored",
     "parse_heads": "heads",
     "plot_accumulated": "plots.accumulated",
     "plot_attribution": "plots.attribution",
@@ -93,6 +109,7 @@ _HOMES: Final = {
     "prompt_hash": "prompts",
     "read_prompts": "prompts",
     "serve": "server.running",
+    "trace": "tracing.run",
 }
 
 

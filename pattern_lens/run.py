@@ -18,6 +18,7 @@ from pattern_lens.patterns.table import prompt_table
 from pattern_lens.patterns.weights import weights_of
 from pattern_lens.residual.methods import ResidualMethods
 from pattern_lens.store.reader import StoreReader
+from pattern_lens.tracing.stored import Traces
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -62,7 +63,7 @@ class StoredActivations(Mapping[str, Activations]):
 
 
 class Run(ResidualMethods, Closing):
-    """A file: `.patterns`, `.activations`, `.weights`, `.results`, `.figures`, `.failures`, `.prompts`, `.model`.
+    """A file: `.patterns`, `.activations`, `.weights`, `.results`, `.traces`, `.figures`, `.prompts`, `.model`, ….
 
     Parameters
     ----------
@@ -106,6 +107,11 @@ class Run(ResidualMethods, Closing):
         return all_results(self._reader)
 
     @cached_property
+    def traces(self) -> Traces:
+        """The traces by name, as `open_traces` gives them."""
+        return Traces(self._reader)
+
+    @cached_property
     def figures(self) -> Figures:
         """The figures by name, as `open_figures` gives them."""
         from pattern_lens.figures.access import Figures  # not needed to open a file
@@ -135,7 +141,7 @@ class Run(ResidualMethods, Closing):
 
     def refresh(self) -> Self:
         """See what was stored since; returns the run itself."""
-        for name in ("prompts", "weights"):
+        for name in ("prompts", "weights", "traces"):
             self.__dict__.pop(name, None)
         self.activations.refresh()
         if "figures" in self.__dict__:
@@ -162,7 +168,11 @@ class Run(ResidualMethods, Closing):
 
     def _more(self) -> list[tuple[str, Iterable[str]]]:
         """What was computed from the activations, by name."""
-        found = [("results", self._reader.result_names()), ("figures", [*self.figures])]
+        found = [
+            ("results", self._reader.result_names()),
+            ("traces", self._reader.trace_names()),
+            ("figures", [*self.figures]),
+        ]
         return [(what, names) for what, names in found if names]
 
     def _title(self) -> str:

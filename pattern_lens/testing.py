@@ -286,3 +286,139 @@ def _packed(layout: ArrayLayout, values: Any) -> Any:
         rows, columns = np.tril_indices(n)
         return values[..., rows, columns]
     return values.reshape(layout.stored_shape(n * n)) if layout.packing == "rectangle" else values
+
+
+# --- traces --------------------------------------------------------------------------------------
+
+_EFFECTS: Final = ("write_magnitude", "estimated_total_effect", "direct_effect")
+_TOTAL: Final = ("estimated_total_effect",)
+_NODES: Final = {
+    "head": ("layer", "head", "query"),
+    "pair": ("layer", "head", "query", "key"),
+    "neuron": ("layer", "pos", "neuron"),
+    "attn": ("layer", "pos"),
+    "mlp": ("layer", "pos"),
+    "embed": ("pos",),
+    "toy.sae.latent": ("pos", "feature"),
+    "toy.sae.error": ("pos",),
+}
+_TRACED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "effects": {
+        "head": _EFFECTS,
+        "pair": ("activation", "estimated_total_effect", "direct_effect"),
+        "neuron": ("activation", "estimated_total_effect"),
+        "mlp": _EFFECTS,
+        "embed": _EFFECTS,
+    },
+    "ablated": {
+        "head": _EFFECTS,
+        "attn": _TOTAL,
+        "mlp": _EFFECTS,
+        "embed": _TOTAL,
+        "toy.sae.latent": ("activation", *_TOTAL),
+        "toy.sae.error": _TOTAL,
+    },
+}
+_NUMBERS: Final = ("objective", "constant", "closure_error", "seconds", "memory_bytes")
+_FEATURES: Final = (3, 17, 4, 90)
+_N_NEURONS: Final = 7
+_EDGES: Final = {
+    "source": ("embed", "L0H1", "0_mlp_out", "L1H2"),
+    "target": ("L1H2", "L2H3", "logits"),
+}
+_COMMITS: Final = {"effects": ((0, 1, 2), (3, 4), (5,)), "ablated": ((4, 0), (1, 3))}
+_UNFINISHED: Final = 5
+
+
+def write_random_traces(
+    path: str | os.PathLike[str], *, seed: int = 0
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """A small file with patterns and two traces of known values, and no model.
+
+    Parameters
+    ----------
+    path
+        File to write: six prompts of 5, 3, 8, 3, 5 and 1 tokens, three layers of four heads.
+    seed
+        As for `write_random_file`, which writes the prompts and their patterns.
+
+    Returns
+    -------
+    For each trace, each variable, by prompt hash, the array that was stored. ``effects`` (heads, pairs, neurons, MLPs,
+    embeddings, edges) is of all prompts. ``ablated`` (heads, attention, MLPs, embeddings, latents of ``toy.sae``) is of
+    the first two, the fourth and the fifth; of the last only ``objective`` is stored, as a crash would leave it.
+    """
+    from pattern_lens.store.writer import StoreWriter
+    from pattern_lens.tracing.writing import block_of, fitted, trace_layouts
+
+    patterns = write_random_file(path, names=("pattern",), seed=seed)["pattern"]
+    hashes, lengths = [*patterns], [one.shape[-1] for one in patterns.values()]
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, commits in _COMMITS.items():
+        rng = np.random.default_rng([seed, len(name)])
+        computed = [_random_trace(rng, name, n) for n in lengths]
+        pairs = [variable for variable in computed[0] if variable.startswith("pair_")]
+        layouts = trace_layouts(name, computed[0], {"seed": seed}, triangles=pairs)
+        by_name = dict(zip(computed[0], layouts, strict=True))
+        found[name] = {variable: {} for variable in by_name}
+        partial = () if name == "effects" else ((_UNFINISHED,),)
+        with StoreWriter(Path(path), None, layouts, traces={name: _trace_spec(name)}) as writer:
+            for batch in (*commits, *partial):
+                some = by_name if batch not in partial else {"objective": by_name["objective"]}
+                blocks = {}
+                for variable, layout in some.items():
+                    values = [computed[i][variable] for i in batch]
+                    found[name][variable] |= {
+                        hashes[i]: one.values for i, one in zip(batch, values, strict=True)
+                    }
+                    blocks[layout.key] = block_of(layout, [fitted(layout, one) for one in values])
+                writer.commit_computed(batch, blocks)
+    return found
+
+
+def _trace_spec(name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "objective": {"kind": "logit_diff", "position": -1},
+        "ablate": [],
+        "trace": None,
+        "scalars": [f"{kind}_{one}" for kind, some in _TRACED[name].items() for one in some],
+        "created_utc": "2026-11-05T09:30:00+00:00",
+    }
+    if name == "ablated":
+        ablation = {"site": "z", "layer": 1, "head": 0, "value": "mean", "pass": "forward"}
+        traced = {"site": "pattern", "layer": 2, "head": 3, "query": -1, "key": 0, "path": "K"}
+        spec |= {"ablate": [ablation], "trace": traced}
+    return spec
+
+
+def _random_trace(rng: np.random.Generator, name: str, n: int) -> dict[str, Any]:
+    """One prompt's values of every variable of a trace."""
+    import xarray as xr
+
+    from pattern_lens.tracing.writing import spec_values
+
+    sizes = {"layer": 3, "head": 4, "neuron": _N_NEURONS, "feature": len(_FEATURES)}
+    labels = {"layer": [0, 1, 2], "head": [0, 1, 2, 3], "feature": list(_FEATURES), **_EDGES}
+
+    def random(dims: tuple[str, ...], coords: tuple[str, ...]) -> xr.DataArray:
+        shape = [sizes[d] if d in sizes else len(_EDGES.get(d, range(n))) for d in dims]
+        values = rng.standard_normal(shape).astype(np.float32)
+        named = {dim: list(labels[dim]) for dim in coords}
+        return xr.DataArray(np.tril(values) if "key" in dims else values, dims=dims, coords=named)
+
+    found = {}
+    for kind, measures in _TRACED[name].items():
+        dims = _NODES[kind]
+        for measure in measures:
+            found[f"{kind}_{measure}"] = random(dims, tuple(d for d in dims if d in labels))
+            if measure in ("write_magnitude", "activation"):
+                found[f"{kind}_{measure}"] = abs(found[f"{kind}_{measure}"])
+    numbers = _NUMBERS if name == "effects" else (*_NUMBERS, "node_value")
+    found |= {number: random((), ()) for number in numbers}
+    if name == "effects":
+        found["edges"] = random(tuple(_EDGES), tuple(_EDGES))
+    own = {**_trace_spec(name), "tokens": {"target": [2 + n % 3], "distractor": [6, 5]}}
+    found["spec"] = spec_values(
+        {key: own[key] for key in ("objective", "ablate", "trace", "tokens")}
+    )
+    return found

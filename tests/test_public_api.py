@@ -10,9 +10,11 @@ import pattern_lens
 ROOT = Path(pattern_lens.__file__).parent
 
 PUBLIC = [
+    "Ablation",
     "Activations",
     "Patterns",
     "Run",
+    "Trace",
     "__version__",
     "capture",
     "compare",
@@ -22,12 +24,15 @@ PUBLIC = [
     "export_site",
     "import_folder",
     "load_model",
+    "logit_diff",
+    "logit_minus_mean",
     "map_figures",
     "open_activations",
     "open_figures",
     "open_patterns",
     "open_results",
     "open_run",
+    "open_traces",
     "parse_heads",
     "plot_accumulated",
     "plot_attribution",
@@ -39,6 +44,7 @@ PUBLIC = [
     "prompt_hash",
     "read_prompts",
     "serve",
+    "trace",
 ]
 
 HEAVY = {
@@ -68,6 +74,7 @@ ORDER = [
     {"patterns", "activations"},
     {"measures"},
     {"residual"},
+    {"tracing"},
     {"figures"},
     {"plots"},
     {"importing", "run"},

@@ -116,13 +116,13 @@ def run_until_last(
     record_logits = recorders.pop(FINAL_LOGITS, None)
     with ExitStack() as stack:
         stack.enter_context(evaluating(model.model))
-        stack.enter_context(_switched_on(model, names))
+        stack.enter_context(switched_on(model, names))
         stack.enter_context(torch.no_grad())
         stack.enter_context(suppress(_AllSeenError))
         if record_logits is not None:
             last = [n - 1 for n in lengths or [tokens.shape[1]] * len(tokens)]
             whole = any("unembed" in name for name in recorders)
-            stack.enter_context(_logits_at(model, last, record_logits, whole=whole))
+            stack.enter_context(logits_at(model, last, record_logits, whole=whole))
         model.model.run_with_hooks(
             tokens.to(device),
             return_type=None if record_logits is None else "logits",  # None may leave them out
@@ -133,8 +133,8 @@ def run_until_last(
 
 
 @contextmanager
-def _logits_at(
-    model: CaptureModel, last: Sequence[int], record: Callable[..., None], *, whole: bool
+def logits_at(
+    model: CaptureModel, last: Sequence[int], record: Callable[..., None], *, whole: bool = False
 ) -> Iterator[None]:
     """Let the model unembed one position of each prompt only, unless other hooks want the `whole`."""
 
@@ -189,7 +189,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _switched_on(model: CaptureModel, hooks: Iterable[str]) -> Iterator[None]:
+def switched_on(model: CaptureModel, hooks: Iterable[str]) -> Iterator[None]:
     """Switch on, for a while, the settings without which some of `hooks` would never fire."""
     on: list[str] = []
     try:

@@ -24,6 +24,7 @@ _ACTIVATION_HEAD: Final = (
     "ratio",
 )
 _WEIGHT_HEAD: Final = ("weight", "dims", "dtype", "dense", "stored")
+_TRACE_HEAD: Final = ("trace", "prompts", "objective", "traced", "ablated", "variables", "stored")
 
 
 def add(commands: Any) -> None:
@@ -55,6 +56,9 @@ def _run(args: argparse.Namespace) -> int:
         if found["weights"]:
             print()
             print_table([_WEIGHT_HEAD, *map(_weight_row, found["weights"].items())])
+        if found["traces"]:
+            print()
+            print_table([_TRACE_HEAD, *map(_trace_row, found["traces"].items())])
     return DONE
 
 
@@ -125,6 +129,22 @@ def _weight_row(item: tuple[str, dict[str, Any]]) -> Row:
     dims = ", ".join(f"{d} {n}" for d, n in zip(array["dims"], array["shape"], strict=True))
     sizes = (human_size(array["dense_bytes"]), human_size(array["stored_bytes"]))
     return (name, dims, array["dtype"], *sizes)
+
+
+def _trace_row(item: tuple[str, dict[str, Any]]) -> Row:
+    from pattern_lens.tracing.labels import ablations_label, objective_label, trace_label
+
+    name, trace = item
+    spec = trace["spec"]
+    return (
+        name,
+        f"{trace['n_prompts']:,}",
+        objective_label(spec.get("objective")) or "-",
+        trace_label(spec.get("trace")) or "-",
+        ablations_label(spec.get("ablate")) or "-",
+        f"{len(trace['variables']):,}",
+        human_size(trace["stored_bytes"]),
+    )
 
 
 def _layers(layers: list[int]) -> str:
