@@ -1,6 +1,9 @@
 """Running, storing and resuming traces: what is asked, what is refused, what is left when something goes wrong."""
 
 import json
+import signal
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -440,3 +443,39 @@ def test_the_json_of_a_specification_is_json(model, tmp_path):
         model, path=tmp_path / "t.h5", ablate=Ablation("post", 1, neuron=[1, 4], value=[0.5, 2.0])
     )
     assert json.loads(found.attrs["spec"])["ablate"][0]["value"] == [0.5, 2.0]
+
+
+# --- kill -9 -------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from pattern_lens.store.writer import StoreWriter
+from pattern_lens.testing import tiny_model
+from pattern_lens.tracing import logit_diff, trace
+
+commit, done = StoreWriter.commit, []
+
+def kills(self, records, blocks):
+    if len(done) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    commit(self, records, blocks)
+    done.append(len(records))
+
+StoreWriter.commit = kills
+trace(tiny_model("gpt2"), sys.argv[3:], sys.argv[1], objective=logit_diff(10, 20), batch_size=1, progress=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_commits", [1, 3])
+def test_what_was_stored_outlives_kill_9(model, tmp_path, monkeypatch, n_commits):
+    path = tmp_path / "t.h5"
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(path), str(n_commits), *TEXTS])
+    assert ended.returncode == -signal.SIGKILL
+    runs, whole = [], Tracer.run
+    monkeypatch.setattr(
+        Tracer, "run", lambda self, batch: runs.append(len(batch)) or whole(self, batch)
+    )
+    found = traced(model, path=path, batch_size=1)
+    assert len(runs) == len(TEXTS) - (n_commits - 1)  # the first commit registers the prompts
+    assert_same(found, traced(model))
