@@ -30,9 +30,11 @@ def add(commands: Any) -> None:
   pattern-lens serve gpt2.h5
   pattern-lens serve gpt2.h5 gpt2-medium.h5 --open
   pattern-lens serve --path attn_data --port 0
+  pattern-lens serve gpt2.h5 --model gpt2
 
 Files are only read. A file that is being captured shows new prompts as they
-are committed. Ctrl-C ends.""",
+are committed. With --model the page "Debugger" computes new traces; without, it
+shows those that are stored. Ctrl-C ends.""",
         has_progress=False,
     )
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="files to look at")
@@ -43,6 +45,9 @@ are committed. Ctrl-C ends.""",
     parser.add_argument(
         "--port", type=int, default=_PORT, help=f"0 for one that is free (default: {_PORT})"
     )
+    parser.add_argument(
+        "-m", "--model", metavar="MODEL", help="hub name or folder of the model, for new traces"
+    )
     parser.add_argument("--open", action="store_true", help="open a browser")
 
 
@@ -51,7 +56,8 @@ def _run(args: argparse.Namespace) -> int:
 
     if not args.files and args.path is None:
         args.parser.error("give a file, or a folder with --path")
-    with prepared(args.files, folder=args.path, host=args.host, port=args.port) as server:
+    where = {"folder": args.path, "host": args.host, "port": args.port}
+    with prepared(args.files, **where, model=args.model) as server:
         warning = warning_of(args.host)
         if warning:
             complain(f"warning: {warning}")

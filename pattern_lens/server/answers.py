@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
 BYTES: Final = "application/octet-stream"
+_DIGITS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -119,3 +120,13 @@ def numbers(array: NDArray[Any]) -> Any:
     out = values.astype(object)
     out[~np.isfinite(values)] = None
     return out.tolist()
+
+
+def rounded(values: NDArray[Any], digits: int = _DIGITS) -> Any:
+    """Nested lists of numbers with so many digits, which JSON says shortly."""
+    values = np.asarray(values, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.floor(np.log10(np.abs(values)))
+    places = np.where(np.isfinite(size), digits - 1 - size, 0)
+    factor = 10.0 ** np.minimum(places, 300)
+    return numbers(np.where(np.isfinite(values), np.round(values * factor) / factor, values))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 NOT_MODIFIED, NOT_FOUND, GONE, BROKEN = 304, 404, 410, 500
 _AT_ONCE: Final = max(2, min(os.cpu_count() or 2, 8))
+_SLOW_AT_ONCE: Final = 4
 _WORTH_COMPRESSING: Final = 1000
 _FOREVER: Final = "public, max-age=31536000, immutable"
 _ASK: Final = "no-cache"
@@ -68,7 +69,7 @@ def application(files: ServedFiles, host: str, *, pages: Application | None = No
         What the server is bound to.
     """
     pages = pages or Application()
-    limiter: list[CapacityLimiter] = []
+    limiters: dict[bool, CapacityLimiter] = {}
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001
@@ -78,13 +79,15 @@ def application(files: ServedFiles, host: str, *, pages: Application | None = No
         finally:
             files.close()
 
-    async def made(make: Callable[[], Made]) -> Response:
-        if not limiter:
-            limiter.append(CapacityLimiter(_AT_ONCE))
-        return (await to_thread.run_sync(make, limiter=limiter[0])).response()
+    async def made(make: Callable[[], Made], *, is_slow: bool = False) -> Response:
+        # what waits for a model leaves the others their places
+        if is_slow not in limiters:
+            limiters[is_slow] = CapacityLimiter(_SLOW_AT_ONCE if is_slow else _AT_ONCE)
+        return (await to_thread.run_sync(make, limiter=limiters[is_slow])).response()
 
     async def api(request: Request) -> Response:
-        return await made(lambda: _api(files, request))
+        is_slow = resources.is_slow(_address(request))
+        return await made(lambda: _api(files, request), is_slow=is_slow)
 
     async def page(request: Request) -> Response:
         name = request.url.path.removeprefix("/") or SHELL
@@ -143,8 +146,13 @@ class Guarded:
         await app(scope, receive, send)
 
 
+def _address(request: Request) -> str:
+    """What stands behind ``/api/``."""
+    return str(request.scope["path"]).removeprefix("/api/")
+
+
 def _api(files: ServedFiles, request: Request) -> Made:
-    address = str(request.scope["path"]).removeprefix("/api/")
+    address = _address(request)
     try:
         try:
             return sent(_found(files, address, request), request)
@@ -174,7 +182,7 @@ def _found(files: ServedFiles, address: str, request: Request) -> Answer:
     if address == "colours.json":
         return model_answers.colours()
     model, rest = resources.split(address)
-    return resources.answer(files.file(model).view(), model, rest, request.query_params)
+    return resources.answer(files.file(model).view(), model, rest, request.query_params, files.live)
 
 
 def _page(page: Page, request: Request) -> Made:

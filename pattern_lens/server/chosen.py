@@ -64,6 +64,7 @@ class Chosen:
             *known,
             *self._patterns(position),
             *self.lens(position),
+            *self.traces(position),
             *self._figures(f"prompt/{key}/figures.json"),
         ]
 
@@ -96,6 +97,14 @@ class Chosen:
         key = self.key(position)
         n_pos = self.view.streams.n_pos(position, key)
         return [f"prompt/{key}/lens/{n}.json" for n in range(max(1, -(-n_pos // POSITIONS)))]
+
+    def traces(self, position: int) -> list[str]:
+        """Addresses of what is of a prompt's stored traces; none where the file has no trace."""
+        if not self.view.trace_names:
+            return []
+        under = f"prompt/{self.key(position)}"
+        listed = json.loads(self.answer(f"{under}/traces.json").make())["traces"]
+        return [f"{under}/traces.json", *(f"{under}/trace/{one['name']}.json" for one in listed)]
 
     @cached_property
     def _has_lens(self) -> bool:

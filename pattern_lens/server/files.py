@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pattern_lens.server.answers import Answer
+    from pattern_lens.server.live_traces import LiveTraces
 
 ENDING: Final = ".h5"
 PATIENCE_SECONDS: Final = 1.0
@@ -172,6 +173,8 @@ class ServedFiles:
         self._found: dict[Path, ServedFile] = {}
         self._notes: list[str] = []
         self._looked_at = -PATIENCE_SECONDS
+        self.live: LiveTraces | None = None
+        """What computes new traces, where the server has a model."""
         self._check()
 
     def _check(self) -> None:
@@ -250,10 +253,14 @@ class ServedFiles:
     def index(self) -> Answer:
         """``api/index.json``."""
         listed = self.listed()
-        models = [_entry(one) for one in listed]
+        models = [_entry(one, self.live) for one in listed]
         with self._lock:
             notes = list(self._notes)
         return model_answers.index(models, notes, live=True)
+
+    def views(self) -> list[View]:
+        """Those files that can be shown, as they are now."""
+        return [one.file.view() for one in self.listed() if _try(one.file) is None]
 
     def close(self) -> None:
         """Close all files."""
@@ -269,12 +276,14 @@ def _try(file: ServedFile) -> Exception | None:
     return None
 
 
-def _entry(listed: Listed) -> dict[str, Any]:
+def _entry(listed: Listed, live: LiveTraces | None) -> dict[str, Any]:
     try:
-        found = model_answers.entry(listed.file.view(), listed.id)
+        view = listed.file.view()
+        found = model_answers.entry(view, listed.id)
     except (PatternLensError, OSError) as err:
         return model_answers.damaged_entry(listed.file.path.name, listed.id, str(err))
-    return {**found, "is_written": is_writer_alive(listed.file.path)}
+    computes = live is not None and live.why_not(view) is None
+    return {**found, "is_written": is_writer_alive(listed.file.path), "computes": computes}
 
 
 def _absolute(path: Path) -> Path:

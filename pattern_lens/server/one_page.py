@@ -173,6 +173,7 @@ def estimated_bytes(one: Chosen, pages: Application) -> int:
         size += _BASE64 * packed * of_all * (n_values + n_heads * _OF_A_PICTURE)
         size += len(sizes) * (n_values + n_heads) * _OF_AN_ANSWER
     size += sum(_lens_bytes(one, position) for position in view.positions.tolist())
+    size += _traces_bytes(one)
     n_figures, of_figures = estimated_sizes(view)
     return int(size + _BASE64 * of_figures + n_figures * _OF_AN_ANSWER)
 
@@ -183,6 +184,19 @@ def _lens_bytes(one: Chosen, position: int) -> int:
         return 0
     streams = one.view.streams
     return streams.n_pos(position, one.key(position)) * len(streams.streams()) * _JSON_OF_A_LENS
+
+
+def _traces_bytes(one: Chosen) -> int:
+    """Roughly what stored traces take: as many tables as there are, each as long as those of the longest prompt."""
+    addresses = {position: one.traces(position) for position in one.view.positions.tolist()}
+    if not any(addresses.values()):
+        return 0
+    sample = max(
+        addresses, key=lambda position: (bool(addresses[position]), one.view.n_ctx(position))
+    )
+    size = sum(len(one.answer(rest).make()) for rest in addresses[sample])
+    n_each = max(len(addresses[sample]), 1)
+    return sum(size * len(found) // n_each for found in addresses.values())
 
 
 def patterns_size(one: Chosen, position: int) -> int:

@@ -29,6 +29,7 @@ VIEWS: Final = {
     SHELL: "pattern-lens/gallery/view.js",
     "single.html": "pattern-lens/single/view.js",
     "residual.html": "pattern-lens/residual/view.js",
+    "debugger.html": "pattern-lens/debugger/view.js",
 }
 """Pages by name, and the module that shows each; one shell serves all."""
 

@@ -13,14 +13,13 @@ from pattern_lens.errors import ResidualError, UnknownAddressError
 from pattern_lens.names import COMPONENT, HEAD, LAYER, NEURON
 from pattern_lens.residual.attribution_over import attribute_over, lens_over
 from pattern_lens.residual.inputs import FINAL_LOGITS
-from pattern_lens.server.answers import Answer, late_json, numbers, tag_of
+from pattern_lens.server.answers import Answer, late_json, rounded, tag_of
 from pattern_lens.server.streams import UNITS, position_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import xarray as xr
-    from numpy.typing import NDArray
 
     from pattern_lens.residual.attribution import Unit
     from pattern_lens.residual.readings import Attribution
@@ -36,7 +35,6 @@ _TOP: Final = 5
 _NEURONS: Final = 50
 _FOUND_AT_MOST: Final = 50
 _LONGEST_WORDS: Final = 200
-_DIGITS: Final = 6
 _EXACT: Final = 9
 
 
@@ -251,16 +249,6 @@ def _matches(texts: list[str], words: str) -> list[int]:
 
 
 # --- numbers -------------------------------------------------------------------------------------
-
-
-def rounded(values: NDArray[Any], digits: int = _DIGITS) -> Any:
-    """Nested lists of numbers with so many digits, which JSON says shortly."""
-    values = np.asarray(values, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.floor(np.log10(np.abs(values)))
-    places = np.where(np.isfinite(size), digits - 1 - size, 0)
-    factor = 10.0 ** np.minimum(places, 300)
-    return numbers(np.where(np.isfinite(values), np.round(values * factor) / factor, values))
 
 
 def _exact(value: Any) -> float | None:

@@ -14,6 +14,7 @@ from pattern_lens.errors import (
     OutOfRangeError,
     RawWeightsError,
     ResidualError,
+    SpecificationError,
     UnknownActivationError,
     UnknownAddressError,
     UnknownColourMapError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pattern_lens.server.answers import Answer
+    from pattern_lens.server.live_traces import LiveTraces
     from pattern_lens.server.view import View
 
     Query = Mapping[str, str]
@@ -48,6 +50,7 @@ UNKNOWN: Final = (
     AnswerTokenError,
     RawWeightsError,
     ResidualError,
+    SpecificationError,
     UnknownActivationError,
     WeightsMissingError,
 )
@@ -61,8 +64,16 @@ def _residual(name: str, *arguments: Any) -> Answer:
     return getattr(residual_answers, name)(*arguments)  # type: ignore[no-any-return]
 
 
+def _traces(name: str, *arguments: Any) -> Answer:
+    """An answer on stored traces; what makes it is imported when one is asked for."""
+    from pattern_lens.server import trace_answers
+
+    return getattr(trace_answers, name)(*arguments)  # type: ignore[no-any-return]
+
+
 _PROMPT: Final = r"prompt/(?P<prompt>~?[A-Za-z0-9_-]{1,80})"
 _LABEL: Final = r"(?P<label>[A-Za-z0-9]{1,24})"
+_NAME: Final = r"(?P<name>[^/]{1,200})"
 _FIGURE: Final = (
     r"figures/(?P<name>[^/]{1,200})/(?P<label>[A-Za-z0-9]{1,24})\.(?P<fmt>[a-z0-9]{1,16})"
 )
@@ -103,6 +114,11 @@ _OF_MODEL: Final[tuple[tuple[str, Make], ...]] = (
         _PROMPT + r"/lens/(?P<block>[0-9]{1,9})\.json",
         lambda v, p, _q: _residual("lens_block", v, p["prompt"], int(p["block"])),
     ),
+    (_PROMPT + r"/traces\.json", lambda v, p, _q: _traces("listed", v, p["prompt"])),
+    (
+        rf"{_PROMPT}/trace/{_NAME}\.json",
+        lambda v, p, _q: _traces("stored", v, p["prompt"], p["name"]),
+    ),
 )
 
 _LIVE_ONLY: Final[tuple[tuple[str, Make], ...]] = (
@@ -139,6 +155,9 @@ _LIVE_ONLY: Final[tuple[tuple[str, Make], ...]] = (
 _TABLE: Final = tuple(
     (re.compile(pattern, re.ASCII), make) for pattern, make in (*_OF_MODEL, *_LIVE_ONLY)
 )
+_TRACING: Final = re.compile(r"tracing\.json")
+_NEW_TRACE: Final = re.compile(_PROMPT + r"/trace\.json", re.ASCII)
+_OF_HEAD: Final = re.compile(rf"{_PROMPT}/head/{_LABEL}\.npy", re.ASCII)
 _SPLIT: Final = re.compile(r"(?P<model>[A-Za-z0-9_.@-]{1,200})/(?P<rest>.+)", re.DOTALL)
 
 
@@ -156,13 +175,23 @@ def split(address: str) -> tuple[str, str]:
     return match["model"], match["rest"]
 
 
-def answer(view: View, model_id: str, rest: str, query: Query) -> Answer:
+def is_slow(address: str) -> bool:
+    """Whether what stands behind ``api/`` names what a model may have to compute."""
+    rest = address.partition("/")[2]
+    return any(pattern.fullmatch(rest) for pattern in (_NEW_TRACE, _OF_HEAD))
+
+
+def answer(
+    view: View, model_id: str, rest: str, query: Query, live: LiveTraces | None = None
+) -> Answer:
     """What a file answers on the rest of an address.
 
     Parameters
     ----------
     rest
         What stands behind ``api/{model}/``, percent-decoded.
+    live
+        What computes new traces.
 
     Raises
     ------
@@ -173,7 +202,27 @@ def answer(view: View, model_id: str, rest: str, query: Query) -> Answer:
         match = pattern.fullmatch(rest)
         if match is not None:
             return make(view, {**match.groupdict(), "model": model_id}, query)
+    found = _on_tracing(view, rest, query, live)
+    if found is not None:
+        return found
     raise UnknownAddressError(nothing_at(f"api/{model_id}/{rest}"))
+
+
+def _on_tracing(view: View, rest: str, query: Query, live: LiveTraces | None) -> Answer | None:
+    """What only a live server answers on traces; None for other addresses."""
+    from pattern_lens.server import live_traces
+
+    if _TRACING.fullmatch(rest):
+        return live_traces.about(view, live)
+    if match := _NEW_TRACE.fullmatch(rest):
+        return live_traces.computing(view, live).answer(view, match["prompt"], query)
+    if not (match := _OF_HEAD.fullmatch(rest)):
+        return None
+    prompt, label = match["prompt"], match["label"]
+    if query.get("trace"):
+        values = query.get("values", "pattern")
+        return _traces("of_head", view, prompt, label, query["trace"], values)
+    return live_traces.computing(view, live).of_head(view, prompt, label, query)
 
 
 def nothing_at(address: str) -> str:

@@ -117,7 +117,12 @@ class Server(Closing):
 
 
 def prepared(
-    paths: Sequence[Path], *, folder: Path | None = None, host: str = HOST, port: int = PORT
+    paths: Sequence[Path],
+    *,
+    folder: Path | None = None,
+    host: str = HOST,
+    port: int = PORT,
+    model: str | PathLike[str] | None = None,
 ) -> Server:
     """A server that has its port and its files.
 
@@ -129,11 +134,15 @@ def prepared(
         Every file in it is served too.
     port
         0 for one that is free.
+    model
+        Hub name or folder of the model that computes new traces; it is loaded before a port is taken.
 
     Raises
     ------
     NothingToServeError
         No file that can be served.
+    ModelNotFoundError
+        There is no such model.
     PortInUseError
         The port is taken, or must not be used; the message says what to do.
     ModuleNotFoundError
@@ -143,10 +152,16 @@ def prepared(
     import uvicorn  # noqa: F401
 
     files = ServedFiles(paths, folder)
+    if model is not None:
+        from pattern_lens.server.live_traces import loaded
+
+        files.live = loaded(model, files)
     return Server(files, bound(host, port), host)
 
 
-def serve(*paths: str | PathLike[str], port: int = 0) -> Server:
+def serve(
+    *paths: str | PathLike[str], port: int = 0, model: str | PathLike[str] | None = None
+) -> Server:
     """Look at files in a browser, while this process goes on.
 
     Parameters
@@ -155,6 +170,8 @@ def serve(*paths: str | PathLike[str], port: int = 0) -> Server:
         Files that `capture` wrote, or is writing.
     port
         0 for one that is free.
+    model
+        Hub name or folder of the model, for new traces on the page *Debugger*; without it the page shows those that are stored.
 
     Returns
     -------
@@ -164,6 +181,8 @@ def serve(*paths: str | PathLike[str], port: int = 0) -> Server:
     ------
     NothingToServeError
         There is no such file.
+    ModelNotFoundError
+        There is no such model.
     PortInUseError
         The port is taken; the message says what to do.
 
@@ -173,7 +192,7 @@ def serve(*paths: str | PathLike[str], port: int = 0) -> Server:
     >>> pl.serve("gpt2.h5").address  # doctest: +SKIP
     'http://127.0.0.1:43121/'
     """
-    return prepared([Path(path) for path in paths], port=port).start()
+    return prepared([Path(path) for path in paths], port=port, model=model).start()
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -219,7 +219,8 @@ def _prompt_tag(one: Chosen, position: int) -> str:
         one.answer(f"prompt/{one.key(position)}/{name}.json").tag for name in ("figures", "scores")
     ]
     lens = [one.answer(rest).tag for rest in one.lens(position)]
-    return tag_of(view.file_id, position, values, view.head_labels, listed, lens)
+    traces = [one.answer(rest).tag for rest in one.traces(position)]
+    return tag_of(view.file_id, position, values, view.head_labels, listed, lens, traces)
 
 
 def _below(folder: Path) -> list[Path]:

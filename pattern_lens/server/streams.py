@@ -31,10 +31,11 @@ from pattern_lens.residual.lens import NAME as LENS
 from pattern_lens.residual.lens import lens_plan
 from pattern_lens.residual.over_prompts import Asked
 from pattern_lens.residual.stored import WeightsOfFile
-from pattern_lens.residual.tokens import Vocabulary, token_id
+from pattern_lens.residual.tokens import token_id
 from pattern_lens.run import StoredActivations
 
 if TYPE_CHECKING:
+    from pattern_lens.residual.tokens import Vocabulary
     from pattern_lens.server.view import View
     from pattern_lens.store.reader import StoredArray
 
@@ -68,8 +69,7 @@ class StreamsOfFile:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Texts of all tokens."""
-        with self._view.lock:
-            return Vocabulary(self._view.reader.vocab)
+        return self._view.vocabulary
 
     @cached_property
     def facts(self) -> ModelFacts:
@@ -165,17 +165,39 @@ class StreamsOfFile:
         AnswerTokenError
             It names no single token.
         """
-        if len(text) > _LONGEST_TOKEN:
-            raise AnswerTokenError(
-                f"{text[:40]!r}… has {len(text):,} characters, which is no token"
-            )
-        number = text.removeprefix(BY_ID)
-        is_id = number != text and number.isascii() and number.isdecimal()
-        return token_id(int(number) if is_id else text, self.weights.dataset, self.vocabulary)
+        return token_id(_read_token(text), self.weights.dataset, self.vocabulary)
 
     def named(self, number: int) -> dict[str, Any]:
         """A token with its text."""
         return {"id": number, "text": self.vocabulary.text(number)}
+
+
+def token_of(view: View, text: str) -> int:
+    """The id of a token that an address names, in a file that need not hold weights.
+
+    Raises
+    ------
+    AnswerTokenError
+        It names no single token.
+    """
+    found = _read_token(text)
+    vocabulary = view.vocabulary
+    if isinstance(found, str):
+        return vocabulary.id(found)
+    if not found < len(vocabulary.texts):
+        raise AnswerTokenError(
+            f"no token {found}: expected an id from 0 to {len(vocabulary.texts) - 1}"
+        )
+    return found
+
+
+def _read_token(text: str) -> int | str:
+    """An id, or the exact text."""
+    if len(text) > _LONGEST_TOKEN:
+        raise AnswerTokenError(f"{text[:40]!r}… has {len(text):,} characters, which is no token")
+    number = text.removeprefix(BY_ID)
+    is_id = number != text and number.isascii() and number.isdecimal()
+    return int(number) if is_id else text
 
 
 def position_of(text: str, n_pos: int) -> int:

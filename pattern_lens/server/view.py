@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pattern_lens.heads import Head
     from pattern_lens.patterns.source import Positions
+    from pattern_lens.residual.tokens import Vocabulary
     from pattern_lens.server.streams import StreamsOfFile
     from pattern_lens.store.prompt_table import PromptTable
     from pattern_lens.store.reader import StoredArray, StoreReader
@@ -71,6 +72,7 @@ class View:
         self.model: dict[str, Any] = reader.model
         self.names = reader.names()
         self.result_names = reader.result_names()
+        self.trace_names = reader.trace_names()
         self.array: StoredArray | None = self._pattern_array()
         self.positions: Positions = (
             self.prompts.positions if positions is None else np.asarray(positions, np.intp)
@@ -101,6 +103,14 @@ class View:
 
         with self.lock:
             return StreamsOfFile(self)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Texts of all tokens."""
+        from pattern_lens.residual.tokens import Vocabulary
+
+        with self.lock:
+            return Vocabulary(self.reader.vocab)
 
     # --- the model -----------------------------------------------------------------------------
 
@@ -160,6 +170,14 @@ class View:
             if prompt_key(one) == key:
                 return int(position)
         return None
+
+    def n_ctx(self, position: int) -> int:
+        """Tokens of a prompt, as the model saw it."""
+        return int(self.prompts.n_ctx([position])[0])
+
+    def token(self, number: int) -> dict[str, Any]:
+        """A token of the vocabulary with its text."""
+        return {"id": number, "text": self.vocabulary.text(number)}
 
     # --- patterns ------------------------------------------------------------------------------
 

@@ -57,6 +57,8 @@ def test_index(fetch):
         "layers": list(LAYERS),
         "patterns": True,
         "residual": False,
+        "traces": [],
+        "computes": False,
         "packing": "triangle",
         "dtype": "float32",
         "weights": "raw",

@@ -1,4 +1,4 @@
-/** The bar above all pages: what is open, the residual stream, dark or light, help. */
+/** The bar above all pages: what is open, the residual stream, the debugger, dark or light, help. */
 import { h, icon, replace } from "pattern-lens/dom.js";
 import { helpDialog } from "pattern-lens/help.js";
 import { parsePlace } from "pattern-lens/heads.js";
@@ -16,6 +16,7 @@ export function mountHeader(header, index, { currentState, navigate }) {
     galleryLink(currentState, navigate),
     h("div", { class: "where" }, names(index)),
     index.models.some((model) => model.residual) ? residualLink(index, currentState, navigate) : null,
+    index.models.some(hasTraces) ? debuggerLink(index, currentState, navigate) : null,
     h(
       "button",
       { class: "quiet", id: "theme", title: "Dark or light (d)", onclick: () => changeTheme(currentState) },
@@ -64,40 +65,66 @@ function galleryLink(currentState, navigate) {
 /** Who comes from the address of a single pattern finds its model and prompt in the gallery. */
 function galleryOf(state) {
   if (state.page === "gallery" || state.models !== null || state.prompts !== null || state.prompt === null) return state;
-  const model = parsePlace(state.head)?.model ?? state.model;
+  const model = (state.page === "single" ? parsePlace(state.head)?.model : null) ?? state.model;
   return { ...state, models: model ? [model] : null, prompts: [state.prompt] };
 }
 
 function residualLink(index, currentState, navigate) {
   const target = () => residualOf(index, currentState());
+  const title = "Logit lens and attribution to the residual stream";
+  return pageLink("residual", { title, text: "Residual stream", target }, currentState, navigate);
+}
+
+function debuggerLink(index, currentState, navigate) {
+  const target = () => debuggerOf(index, currentState());
+  const title = "Which heads and neurons made the model say it: effects, ablations, what is upstream";
+  return pageLink("debugger", { title, text: "Debugger", target }, currentState, navigate);
+}
+
+function pageLink(page, { title, text, target }, currentState, navigate) {
   return h(
     "a",
     {
       class: "button quiet",
-      id: "to-residual",
-      href: address("residual", target()),
-      title: "Logit lens and attribution to the residual stream",
+      id: `to-${page}`,
+      href: address(page, target()),
+      title,
       onclick: (event) => {
         if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
         event.preventDefault();
-        if (currentState().page !== "residual") navigate("residual", target());
+        if (currentState().page !== page) navigate(page, target());
       },
       onpointerenter: (event) => {
-        event.currentTarget.href = address("residual", target());
+        event.currentTarget.href = address(page, target());
       },
     },
-    "Residual stream",
+    text,
   );
 }
 
-/** The model and prompt that are looked at, where the model's file holds streams. */
 function residualOf({ models }, state) {
   if (state.page === "residual") return state;
-  const chosen = state.page === "single" ? [parsePlace(state.head)?.model] : (state.models ?? []);
-  const held = models.filter((model) => model.residual);
+  const answer = state.page === "debugger" ? state.target : state.answer;
+  return { ...state, ...lookedAt(models, state, (model) => model.residual), answer };
+}
+
+function debuggerOf({ models }, state) {
+  if (state.page === "debugger") return state;
+  return { ...state, ...lookedAt(models, state, hasTraces) };
+}
+
+function hasTraces({ traces, computes }) {
+  return traces.length > 0 || computes;
+}
+
+/** The model and prompt that are looked at, where the model's file holds what the other page shows. */
+function lookedAt(models, state, isHeld) {
+  const { page } = state;
+  const chosen = page === "gallery" ? (state.models ?? []) : [page === "single" ? parsePlace(state.head)?.model : state.model];
+  const held = models.filter(isHeld);
   const model = held.find(({ id }) => chosen.includes(id)) ?? held[0];
-  const prompt = state.page === "single" ? state.prompt : (state.prompts?.find((hash) => hash !== "*") ?? null);
-  return { ...state, model: model.id, prompt };
+  const prompt = page === "gallery" ? (state.prompts?.find((hash) => hash !== "*") ?? null) : state.prompt;
+  return { model: model.id, prompt };
 }
 
 function names(index) {

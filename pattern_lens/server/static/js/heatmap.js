@@ -55,10 +55,10 @@ export class Heatmap {
 
   /**
    * Shows a pattern.
-   * @param {{pattern: import("./pattern.js").Pattern, queryTokens?: string[], keyTokens?: string[], map: string, scale: string, name: string}} shown
+   * @param {{pattern: import("./pattern.js").Pattern, queryTokens?: string[], keyTokens?: string[], map: string, scale: string, name: string, middle?: number}} shown
    * @param {{width: number, height: number}} room
    */
-  show({ pattern, queryTokens, keyTokens, map, scale, name }, room) {
+  show({ pattern, queryTokens, keyTokens, map, scale, name, middle = 0 }, room) {
     const { nQuery, nKey, isTriangle } = pattern;
     this.colours = table(map, "linear");
     const labels = { queryRoom: labelRoom(nQuery, queryTokens), keyRoom: labelRoom(nKey, keyTokens) };
@@ -71,6 +71,7 @@ export class Heatmap {
       keyTokens,
       ...labels,
       scale,
+      middle,
       colour: colourOf(this.colours, scale),
     };
     this.base.setAttribute("aria-label", name);
@@ -96,10 +97,10 @@ export class Heatmap {
 
   drawValues() {
     const { left, top, plotWidth, plotHeight } = this.geometry;
-    const { pattern, scale } = this.plot;
+    const { pattern, scale, middle } = this.plot;
     // A canvas of more numbers than device pixels is reduced by maximum: dropping or averaging rows would hide thin diagonals.
     const pixels = { width: Math.round(plotWidth * this.ratio), height: Math.round(plotHeight * this.ratio) };
-    paintPattern(this.base, reduced(pattern, pixels), this.colours, { scale });
+    paintPattern(this.base, reduced(pattern, pixels, middle), this.colours, { scale });
     Object.assign(this.base.style, { left: `${left}px`, top: `${top}px`, width: `${plotWidth}px`, height: `${plotHeight}px` });
   }
 

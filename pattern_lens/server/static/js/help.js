@@ -44,6 +44,17 @@ const PARTS = [
     ],
   ],
   [
+    "Debugger",
+    [
+      ["click a heading", "sorts by it: largest first, then highest, then lowest"],
+      ["click a node, arrows", "chooses it, with its head; a cell of the pattern chooses its attention"],
+      ["Ablate", "sets it to 0 and shows what becomes of the logits"],
+      ["Trace upstream", "asks what made it: through Q, K, both, or V"],
+      ["click a token", "the position whose next token is asked about"],
+      ["p and n, /", "previous, next prompt; searches them"],
+    ],
+  ],
+  [
     "Everywhere",
     [
       ["d", "dark or light"],

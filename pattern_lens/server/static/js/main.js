@@ -10,6 +10,7 @@ const PAGES = {
   gallery: async () => (await import("pattern-lens/gallery/view.js")).mountGallery,
   single: async () => (await import("pattern-lens/single/view.js")).mountSingle,
   residual: async () => (await import("pattern-lens/residual/view.js")).mountResidual,
+  debugger: async () => (await import("pattern-lens/debugger/view.js")).mountDebugger,
 };
 
 const root = document.getElementById("view");

@@ -87,6 +87,17 @@ export class Pattern {
   }
 }
 
+/** The pattern of a rectangle; a triangle where no query sees a key after it. */
+export function causal(parts) {
+  const { nQuery, nKey, values } = parts;
+  const isSeen = values.some((value, at) => at % nKey > Math.floor(at / nKey) && Number.isFinite(value) && value !== 0);
+  if (nQuery !== nKey || isSeen) return new Pattern(parts);
+  const packed = new values.constructor(triangleStart(nQuery));
+  for (let query = 0; query < nQuery; query++)
+    packed.set(values.subarray(query * nKey, query * nKey + query + 1), triangleStart(query));
+  return new Pattern({ nQuery, nKey, packing: "triangle", values: packed });
+}
+
 function renormalise(row) {
   if (row.length) row[0] = 0;
   let sum = 0;

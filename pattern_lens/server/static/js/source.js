@@ -6,7 +6,7 @@ import { Cache } from "pattern-lens/cache.js";
 import { SourceError } from "pattern-lens/error.js";
 import { label } from "pattern-lens/heads.js";
 import { parseNpy } from "pattern-lens/npy.js";
-import { Pattern } from "pattern-lens/pattern.js";
+import { causal, Pattern } from "pattern-lens/pattern.js";
 import { Pictures } from "pattern-lens/pictures.js";
 import { openFolder } from "pattern-lens/sources/folder.js";
 import { openInline } from "pattern-lens/sources/inline.js";
@@ -160,6 +160,32 @@ export class Source {
   /** What adds up to a logit; live sources only. */
   attribution(id, key, question) {
     return this.json(`${under(id, key)}/attribution.json?${asked(question)}`);
+  }
+
+  /** Whether new traces can be computed, and why not; live sources only. */
+  tracing(id) {
+    return this.json(`${under(id)}/tracing.json`);
+  }
+
+  /** Stored traces of a prompt. */
+  traces(id, key) {
+    return this.json(`${under(id, key)}/traces.json`);
+  }
+
+  /** A stored trace of a prompt. */
+  trace(id, key, name) {
+    return this.json(`${under(id, key)}/trace/${encodeURIComponent(name)}.json`);
+  }
+
+  /** A new trace; live sources whose server has the model only. */
+  newTrace(id, key, question) {
+    return this.json(`${under(id, key)}/trace.json?${asked(question)}`);
+  }
+
+  /** What a trace holds of one head, dims (query, key); live sources only. @returns {Promise<Pattern>} */
+  async headValues(id, key, headLabel, question) {
+    const { data, shape } = parseNpy(await this.get(`${under(id, key)}/head/${headLabel}.npy?${asked(question)}`));
+    return causal({ nQuery: shape[0], nKey: shape[1], packing: "rectangle", values: data });
   }
 
   /** Tokens of the vocabulary that hold the words; live sources only. */

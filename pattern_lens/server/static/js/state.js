@@ -5,7 +5,7 @@
 
 /**
  * @typedef {object} State
- * @property {"gallery" | "single" | "residual"} page
+ * @property {"gallery" | "single" | "residual" | "debugger"} page
  * @property {string[] | null} models null: the first
  * @property {string[] | null} prompts hashes; null: the first
  * @property {Record<string, string>} heads by model, a text of the grammar; a model that is not named: all
@@ -27,6 +27,15 @@
  * @property {string | null} answer text of a token, or `~` and its id; null: the most probable
  * @property {string | null} distractor as `answer`; null: none
  * @property {"component" | "layer" | "head" | "neuron"} unit
+ * @property {string | null} trace name of a stored trace; null: the first, or one that is computed
+ * @property {string | null} target as `answer`
+ * @property {string[]} ablate labels such as `L3H5@7,4`
+ * @property {string | null} node whose causes are asked for, `L3H5@7,4:K`; null: those of the objective
+ * @property {string | null} chosen node of the table; null: its first
+ * @property {string} order of the table: a measure, the largest first, with `.high` or `.low` by its sign
+ * @property {string[] | null} kinds of nodes in the table; null: the finest
+ * @property {string | null} shownHead `L3H5`; null: that of the chosen node
+ * @property {"pattern" | "scores" | "total" | "direct"} values of that head
  * @property {string} cmap
  * @property {"linear" | "log"} scale
  * @property {boolean} bos
@@ -36,6 +45,8 @@
 export const MIN_SIZE = 24;
 export const MAX_SIZE = 600;
 export const SORTS = ["model", "layer", "head", "prompt", "function"];
+export const MEASURES = ["total", "direct", "write", "activation"];
+export const HEAD_VALUES = ["pattern", "scores", "total", "direct"];
 export const BORDERS = ["none", "model", "function", "layer", "head", "prompt"];
 
 const DEFAULTS = {
@@ -59,6 +70,15 @@ const DEFAULTS = {
   answer: null,
   distractor: null,
   unit: "head",
+  trace: null,
+  target: null,
+  ablate: [],
+  node: null,
+  chosen: null,
+  order: "total",
+  kinds: null,
+  shownHead: null,
+  values: "pattern",
   cmap: "viridis",
   scale: "linear",
   bos: true,
@@ -70,10 +90,16 @@ const ON_PAGE = {
   ],
   single: ["prompt", "head", "cell"],
   residual: ["prompt", "model", "position", "stream", "answer", "distractor", "unit"],
+  debugger: [
+    ...["prompt", "model", "trace", "target", "distractor", "position", "ablate", "node"],
+    ...["chosen", "order", "kinds", "shownHead", "values"],
+  ],
 };
+/** What a page calls a part of the state, where its own word is another page's too. */
+const CALLED = { debugger: { order: "sort", kinds: "kind", shownHead: "head" } };
 const ON_BOTH = ["cmap", "scale", "bos"];
 const HEADS = "heads-";
-const FILES = { gallery: "index.html", single: "single.html", residual: "residual.html" };
+const FILES = { gallery: "index.html", single: "single.html", residual: "residual.html", debugger: "debugger.html" };
 
 const list = (text) => text.split("~").filter(Boolean);
 const text = (value) => value;
@@ -101,6 +127,16 @@ const READERS = {
   unit: oneOf("component", "layer", "head", "neuron"),
   cmap: text,
   sort: readSort,
+  trace: text,
+  target: text,
+  ablate: readAblations,
+  node: text,
+  chosen: text,
+  order: readOrder,
+  kinds: list,
+  shownHead: readShownHead,
+  values: oneOf(...HEAD_VALUES),
+  view: oneOf(...Object.keys(FILES)),
   border: oneOf(...BORDERS),
   size: readSize,
   cell: readCell,
@@ -113,6 +149,8 @@ const WRITERS = {
   models: (value) => value.join("~"),
   prompts: (value) => value.join("~"),
   functions: (value) => value.join("~"),
+  ablate: (value) => value.join("~"),
+  kinds: (value) => value.join("~"),
   cell: ({ query, key }) => `${query}.${key}`,
   captions: (value) => (value ? "1" : "0"),
   bos: (value) => (value ? "1" : "0"),
@@ -121,15 +159,24 @@ const WRITERS = {
 /** State that an address says; what it holds and nobody knows is left out and named in `notes`. */
 export function readState(location) {
   const query = isOneFile() ? location.hash.slice(1).replace(/^\?/, "") : location.search.slice(1);
-  const state = { ...DEFAULTS, heads: {}, notes: [] };
-  for (const [name, value] of parameters(query, state.notes)) readParameter(state, name, value);
-  return { page: pageOf(location.pathname, state), ...state };
+  const state = { ...DEFAULTS, ablate: [], heads: {}, notes: [] };
+  const pairs = [...parameters(query, state.notes)];
+  const called = CALLED[pageNamed(location.pathname, pairs)] ?? {};
+  const own = Object.fromEntries(Object.entries(called).map(([key, name]) => [name, key]));
+  for (const [name, value] of pairs) readParameter(state, Object.hasOwn(own, name) ? own[name] : name, value, name);
+  const { view, ...rest } = state;
+  return { page: pageNamed(location.pathname, pairs) ?? pageOf(rest), ...rest };
+}
+
+/** The page that a file's name or the address says. */
+function pageNamed(pathname, pairs) {
+  const named = Object.keys(FILES).find((page) => page !== "gallery" && `/${pathname}`.endsWith(`/${FILES[page]}`));
+  const said = pairs.find(([name]) => name === "view")?.[1];
+  return named ?? (Object.hasOwn(FILES, said ?? "") ? said : undefined);
 }
 
 /** A page in one file has no name but what its address holds. */
-function pageOf(pathname, { head, model }) {
-  const named = ["single", "residual"].find((page) => pathname.endsWith(`/${FILES[page]}`) || pathname === FILES[page]);
-  if (named) return named;
+function pageOf({ head, model }) {
   if (head !== null) return "single";
   return model === null ? "gallery" : "residual";
 }
@@ -140,13 +187,17 @@ export function address(page, state) {
   for (const name of [...ON_PAGE[page], ...ON_BOTH]) {
     if (name === "heads")
       pairs.push(...Object.entries(state.heads).map(([model, heads]) => [HEADS + model, heads.replace(/[,\s]+/g, "~")]));
-    else if (state[name] !== DEFAULTS[name] && state[name] !== undefined)
-      pairs.push([name, (WRITERS[name] ?? String)(state[name])]);
+    else if (!isDefault(name, state[name])) pairs.push([CALLED[page]?.[name] ?? name, (WRITERS[name] ?? String)(state[name])]);
   }
+  if (isOneFile() && page === "debugger") pairs.unshift(["view", page]);
   if (theme) pairs.push(["theme", theme]);
   const query = pairs.map(([name, value]) => `${encode(name)}=${encode(value)}`).join("&");
   if (isOneFile()) return `#${query}`;
   return query ? `${FILES[page]}?${query}` : FILES[page];
+}
+
+function isDefault(name, value) {
+  return value === DEFAULTS[name] || value === undefined || (Array.isArray(DEFAULTS[name]) && value.length === 0);
 }
 
 /** The same place in the history, another state. */
@@ -208,21 +259,22 @@ function* parameters(query, notes) {
   }
 }
 
-function readParameter(state, name, value) {
+/** @param {string} name of the state @param {string} said the parameter as it is called in the address */
+function readParameter(state, name, value, said = name) {
   if (name.startsWith(HEADS)) {
     state.heads[name.slice(HEADS.length)] = value;
     return;
   }
   const read = Object.hasOwn(READERS, name) ? READERS[name] : null;
   if (!read) {
-    state.notes.push(`The address says “${name}=${value}”, which means nothing here; it was left out.`);
+    state.notes.push(`The address says “${said}=${value}”, which means nothing here; it was left out.`);
     return;
   }
   try {
     const found = read(value);
     if (name !== "theme") state[name] = found;
   } catch (error) {
-    state.notes.push(`The address says “${name}=${value}”: ${error.message}; it was left out.`);
+    state.notes.push(`The address says “${said}=${value}”: ${error.message}; it was left out.`);
   }
 }
 
@@ -231,6 +283,23 @@ function readSort(value) {
   if (!SORTS.includes(name) && !/^score\../s.test(name))
     refuse(`expected ${SORTS.join(", ")} or score.{name}, with - before it to turn it round`);
   return value;
+}
+
+function readOrder(value) {
+  const [measure, way = "high", ...more] = value.split(".");
+  if (!MEASURES.includes(measure) || !["high", "low"].includes(way) || more.length)
+    refuse(`expected ${MEASURES.join(", ")}, with .high or .low behind it to go by the sign`);
+  return value;
+}
+
+/** Labels stand between `~`; a comma is understood too, where it does not stand in a label such as `L3H5@7,4`. */
+function readAblations(value) {
+  return value.split(/~|,(?=L[0-9]|[0-9]+_|embed|backward:)/).filter(Boolean);
+}
+
+function readShownHead(value) {
+  const match = /^(?:.+\.)?L([0-9]{1,6})\.?H([0-9]{1,6})$/.exec(value);
+  return match ? `L${match[1]}H${match[2]}` : refuse("expected a head such as L3H5");
 }
 
 function readSize(value) {
@@ -257,5 +326,5 @@ function refuse(message) {
 
 /** As `encodeURIComponent`, but marks that read well in an address stay. */
 function encode(value) {
-  return encodeURIComponent(value).replace(/%(2C|3A|20)/g, (mark) => ({ "%2C": ",", "%3A": ":", "%20": "+" })[mark]);
+  return encodeURIComponent(value).replace(/%(2C|3A|20|40)/g, (mark) => ({ "%2C": ",", "%3A": ":", "%20": "+", "%40": "@" })[mark]);
 }

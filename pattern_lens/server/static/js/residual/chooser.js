@@ -5,7 +5,7 @@ import { shown } from "pattern-lens/tokens.js";
 const SEARCH_AFTER_MS = 150;
 
 export class Chooser {
-  /** @param {import("./app.js").App} app @param {"answer" | "distractor"} what */
+  /** @param {{state: object, source: object, view: object, go: Function}} app @param {"answer" | "target" | "distractor"} what */
   constructor(app, what) {
     this.app = app;
     this.what = what;
@@ -21,7 +21,7 @@ export class Chooser {
       "aria-controls": `tokens-${what}`,
       "aria-label": `${what} token`,
       title: "a token as it is in the vocabulary; a leading space is part of it",
-      placeholder: what === "answer" ? "most probable" : "none",
+      placeholder: what === "distractor" ? "none" : "most probable",
     });
     this.list = h("ul", { id: `tokens-${what}`, class: "popover token-list", role: "listbox", "aria-label": "tokens", hidden: true });
     this.box.addEventListener("input", () => this.searchSoon());
