@@ -16,8 +16,8 @@ from pattern_lens.errors import MapFailedError, SpecificationError
 from pattern_lens.mapping import ItemFailure, run_batches
 from pattern_lens.models import load_model
 from pattern_lens.tracing.baselines import Baselines
-from pattern_lens.tracing.batching import Batches
-from pattern_lens.tracing.run import TraceRun, surroundings
+from pattern_lens.tracing.preparing import surroundings
+from pattern_lens.tracing.trace_run import TraceRun
 from pattern_lens.tracing.tracer import Tracer
 
 if TYPE_CHECKING:
@@ -92,13 +92,7 @@ class ClusterRun(TraceRun):
     function: TraceBatches | None = None
 
     def _batches(self, numbers: Iterable[int]) -> Iterator[tuple[Batch, list[Values]]]:
-        plan = Batches(
-            sorted(numbers, key=lambda n: -len(self.prompts[n].ids)),
-            [len(one.ids) for one in self.prompts],
-            self.tracer.around,
-            self.batch_size,
-        )
-        batches = ([self._batch(chosen)] for chosen in plan)
+        batches = ([self._batch(chosen)] for chosen in self._plan(numbers))
         assert self.function is not None  # noqa: S101 - made by on_workers
         with closing(run_batches(self.function, batches, client=self.client)) as outcomes:
             for outcome in outcomes:

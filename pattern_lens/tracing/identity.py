@@ -36,7 +36,7 @@ def specification(
     return {
         "version": VERSION,
         **common(asked),
-        "scalars": [job.name for job in tracer.jobs],
+        "scalars": [job.name for job in tracer.jobs.all],
         "detach_norm": tracer.detach_norm,
         "sae": [one.to_json() for one in spliced],
         "baseline": None if not baseline else _digest(list(baseline)),

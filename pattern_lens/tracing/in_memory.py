@@ -13,7 +13,7 @@ from pattern_lens.tracing.writing import SPEC, fitted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pattern_lens.tracing.run import TraceRun
+    from pattern_lens.tracing.trace_run import TraceRun
     from pattern_lens.tracing.tracer import Values
 
 
@@ -33,7 +33,7 @@ def result_in_memory(run: TraceRun, values: Sequence[Values]) -> TraceResult:
             continue
         each = {place: fitted(layout, own[name]) for place, own in enumerate(values)}
         array = in_memory(layout, each, hashes)
-        if name in run.tracer.triangles:
+        if name in run.tracer.jobs.triangles:
             array.attrs[CAUSAL] = True
         variables[name] = array
     words = run.tracer.around.model.vocab()["text"]

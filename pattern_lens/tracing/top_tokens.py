@@ -15,7 +15,7 @@ from pattern_lens.tracing.batch import Batch
 from pattern_lens.tracing.edits import Edits
 from pattern_lens.tracing.forward_pass import ForwardPass
 from pattern_lens.tracing.objectives import Objective
-from pattern_lens.tracing.run import others_of, surroundings, tokenized
+from pattern_lens.tracing.preparing import others_of, surroundings, tokenized
 from pattern_lens.tracing.specification import Resolver, positions_in
 
 if TYPE_CHECKING:
