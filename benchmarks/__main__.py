@@ -31,6 +31,7 @@ NAMES: Final = (
     "mapping",
     "looking",
     "residual",
+    "tracing",
 )
 """The benchmark modules, in the order in which they run."""
 

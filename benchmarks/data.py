@@ -122,8 +122,13 @@ def write_many(path: Path, n_prompts: int) -> Path:
     return write_file(path, n_prompts, 2, layout=pattern_layout(1, 1), batch=_MOST_PER_COMMIT)
 
 
-def gpt2_model(n_layers: int, *, d_model: int = D_MODEL) -> CaptureModel:
-    """A model of GPT-2 small's shape with random weights, whose attention is as uneven as a trained one's."""
+def gpt2_model(
+    n_layers: int, *, d_model: int = D_MODEL, n_vocab: int | None = None
+) -> CaptureModel:
+    """A model of GPT-2 small's shape with random weights, whose attention is as uneven as a trained one's.
+
+    Its vocabulary is as small as the tests' tokenizer's unless `n_vocab` says otherwise.
+    """
     import torch
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -136,7 +141,7 @@ def gpt2_model(n_layers: int, *, d_model: int = D_MODEL) -> CaptureModel:
         n_head=N_HEADS,
         n_embd=d_model,
         n_positions=N_POSITIONS,
-        vocab_size=len(tokenizer),
+        vocab_size=n_vocab or len(tokenizer),
     )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)

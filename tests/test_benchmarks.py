@@ -25,6 +25,7 @@ SLOW = {
     "predecessor",
     "reading",
     "residual",
+    "tracing",
 }
 """These start many processes, or import TransformerLens in them."""
 

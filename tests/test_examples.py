@@ -21,6 +21,12 @@ SAYS = {
         "correlation of the two 0.9",
         "drawn to answer.png",
     ],
+    "find_the_induction_circuit": [
+        "L1H5 adds +1.8",
+        "L0H7 adds +1.6",
+        "without L1H5 and L0H7: +1.2",
+        "circuit.png",
+    ],
     "own_figure_and_measure": ["L1H5  induction 0.5", "105 figures stored", "saved to arcs.png"],
 }
 

@@ -24,6 +24,7 @@ COMMANDS: Final = (
     "info",
     "figures",
     "attribute",
+    "trace",
     "export_figures",
     "serve",
     "export_site",
