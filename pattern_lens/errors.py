@@ -318,3 +318,29 @@ class UnknownTraceError(StoreError, KeyError):
 
 class TraceMismatchError(StoreError, ValueError):
     """A trace of this name was made with another specification."""
+
+
+# --- features ------------------------------------------------------------------------------------
+
+
+class AutoencoderError(PatternLensError, ValueError):
+    """Something that is no sparse autoencoder, is damaged, or does not fit its hook."""
+
+
+class UnknownFeaturesError(StoreError, KeyError):
+    """The file holds no features of this autoencoder, or none of this number or kind."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class FeaturesMismatchError(StoreError, ValueError):
+    """Features of an autoencoder of this name were made with another one, or in another way."""
+
+
+class FeatureCacheError(PatternLensError, ValueError):
+    """Latents that another tool stored, of which something is missing or contradicts the rest."""
+
+
+class DeadAutoencoderWarning(UserWarning):
+    """An autoencoder of which no feature is active on any prompt."""

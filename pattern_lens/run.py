@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 from pattern_lens.closing import Closing
+from pattern_lens.features.stored import Features
 from pattern_lens.patterns import display
 from pattern_lens.patterns.collection import Activations, Chunks, Patterns
 from pattern_lens.patterns.failures import failure_table, of_known_prompts
@@ -63,7 +64,7 @@ class StoredActivations(Mapping[str, Activations]):
 
 
 class Run(ResidualMethods, Closing):
-    """A file: `.patterns`, `.activations`, `.weights`, `.results`, `.traces`, `.figures`, `.prompts`, `.model`, ….
+    """A file: `.patterns`, `.activations`, `.weights`, `.results`, `.traces`, `.features`, `.figures`, `.prompts`, `.model`, ….
 
     Parameters
     ----------
@@ -112,6 +113,11 @@ class Run(ResidualMethods, Closing):
         return Traces(self._reader)
 
     @cached_property
+    def features(self) -> Features:
+        """The features by the name of their autoencoder, as `open_features` gives them."""
+        return Features(self._reader)
+
+    @cached_property
     def figures(self) -> Figures:
         """The figures by name, as `open_figures` gives them."""
         from pattern_lens.figures.access import Figures  # not needed to open a file
@@ -141,7 +147,7 @@ class Run(ResidualMethods, Closing):
 
     def refresh(self) -> Self:
         """See what was stored since; returns the run itself."""
-        for name in ("prompts", "weights", "traces"):
+        for name in ("prompts", "weights", "traces", "features"):
             self.__dict__.pop(name, None)
         self.activations.refresh()
         if "figures" in self.__dict__:
@@ -171,6 +177,7 @@ class Run(ResidualMethods, Closing):
         found = [
             ("results", self._reader.result_names()),
             ("traces", self._reader.trace_names()),
+            ("features", self._reader.feature_sets()),
             ("figures", [*self.figures]),
         ]
         return [(what, names) for what, names in found if names]

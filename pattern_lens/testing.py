@@ -422,3 +422,130 @@ def _random_trace(rng: np.random.Generator, name: str, n: int) -> dict[str, Any]
         {key: own[key] for key in ("objective", "ablate", "trace", "tokens")}
     )
     return found
+
+
+# --- features ------------------------------------------------------------------------------------
+
+_AUTOENCODERS: Final[dict[str, dict[str, Any]]] = {
+    "mlp.0": {
+        "hook": "blocks.0.mlp.hook_post",
+        "site": "mlp_post",
+        "layer": 0,
+        "n_features": 12,
+        "d_in": 7,
+        "kind": "standard",
+        "hash": "0123456789abcdef0123456789abcdef",
+    },
+    "z.1": {
+        "hook": "blocks.1.attn.hook_z",
+        "site": "z",
+        "layer": 1,
+        "n_features": 9,
+        "d_in": 20,
+        "kind": "topk",
+        "hash": "fedcba9876543210fedcba9876543210",
+    },
+}
+_LATENT_COMMITS: Final = {"mlp.0": ((0, 1, 2), (3, 4), (5,)), "z.1": ((4, 3), (0, 1, 2))}
+_DATA_COMMITS: Final = {"mlp.0": ((0, 1, 2, 3, 4, 5, 6), (7, 8, 9, 10)), "z.1": ((8,), (2, 3))}
+_UNFINISHED_FEATURE: Final = {"mlp.0": 11, "z.1": 4}
+
+
+def write_random_features(
+    path: str | os.PathLike[str], *, seed: int = 0
+) -> dict[str, dict[str, dict[Any, Any]]]:
+    """A small file with patterns, latents of two autoencoders and data of their features, all known, and no model.
+
+    Parameters
+    ----------
+    path
+        File to write: six prompts of 5, 3, 8, 3, 5 and 1 tokens, three layers of four heads.
+    seed
+        As for `write_random_file`, which writes the prompts and their patterns.
+
+    Returns
+    -------
+    For each autoencoder ``latents``: by prompt hash positions, features and values; and ``data``: by variable, then
+    feature, the array that was stored. ``mlp.0`` (12 features) has latents of all prompts, of which the last has none
+    active; feature 5 is never active; there is data of features 0 to 10. ``z.1`` (9 features) has latents of the first five
+    prompts, and data of 2, 3 and 8. Of the last prompt of ``z.1`` and of one feature each a part is stored, as a crash
+    would leave it.
+    """
+    from pattern_lens.store.reader import StoreReader
+
+    patterns = write_random_file(path, names=("pattern",), seed=seed)["pattern"]
+    hashes = [*patterns]
+    reader = StoreReader(path)  # type: ignore[arg-type]
+    token_ids = {at: reader.prompts.token_ids(at) for at in range(len(hashes))}
+    reader.close()
+    found: dict[str, dict[str, dict[Any, Any]]] = {}
+    for number, name in enumerate(_AUTOENCODERS):
+        rng = np.random.default_rng([seed, number])
+        latents = _write_latents(path, name, token_ids, rng)
+        data = _write_feature_data(path, name, latents, token_ids, rng)
+        found[name] = {"latents": {hashes[at]: one for at, one in latents.items()}, "data": data}
+    return found
+
+
+def _write_latents(
+    path: str | os.PathLike[str], name: str, token_ids: dict[int, Any], rng: np.random.Generator
+) -> dict[int, Any]:
+    from pattern_lens.features.testing import random_latents
+    from pattern_lens.features.writing import latent_layouts, latents_block
+    from pattern_lens.store.writer import StoreWriter
+
+    identity = {"name": name, "threshold": 0.0, **_AUTOENCODERS[name]}
+    layouts = latent_layouts(name, n_features=identity["n_features"], n_ctx=N_CTX)
+    lengths = {at: len(ids) for at, ids in token_ids.items()}
+    latents = random_latents(rng, lengths, identity["n_features"], silent=(len(lengths) - 1,))
+    with StoreWriter(Path(path), None, layouts, features={name: identity}) as writer:
+        for batch in _LATENT_COMMITS[name]:
+            writer.commit_computed(batch, latents_block(layouts, [latents[at] for at in batch]))
+        held = sorted(at for batch in _LATENT_COMMITS[name] for at in batch)
+        for at in latents.keys() - {*held}:
+            blocks = latents_block(layouts, [latents[at]])
+            writer.commit_computed([at], {layouts[0].key: blocks[layouts[0].key]})
+    return {at: latents[at] for at in held}
+
+
+def _write_feature_data(
+    path: str | os.PathLike[str],
+    name: str,
+    latents: dict[int, Any],
+    token_ids: dict[int, Any],
+    rng: np.random.Generator,
+) -> dict[str, dict[int, Any]]:
+    from pattern_lens.features.testing import WINDOW, random_data
+    from pattern_lens.features.writing import feature_data_layouts, feature_rows_block
+    from pattern_lens.store.features import digest_of_prompts
+    from pattern_lens.store.reader import StoreReader
+    from pattern_lens.store.writer import StoreWriter
+
+    n_features = _AUTOENCODERS[name]["n_features"]
+    own_ids = {at: token_ids[at] for at in latents}
+    is_attention = _AUTOENCODERS[name]["site"] == "z"
+    computed = {
+        feature: random_data(rng, latents, own_ids, feature, n_features, has_sources=is_attention)
+        for feature in range(n_features)
+    }
+    reader = StoreReader(path)  # type: ignore[arg-type]
+    prompts = digest_of_prompts(reader.prompts, reader.with_latents(name))
+    reader.close()
+    spec = {
+        "window": list(WINDOW),
+        "second": "z.1" if name == "mlp.0" else None,
+        "loss_effect_method": "through the model",
+        "created_utc": "2026-11-21T15:30:00+00:00",
+        **prompts,
+    }
+    layouts = feature_data_layouts(name, computed[0], {"seed": int(rng.integers(9))})
+    found: dict[str, dict[int, Any]] = {variable: {} for variable in computed[0]}
+    with StoreWriter(Path(path), None, layouts, feature_data={name: spec}) as writer:
+        for batch in (*_DATA_COMMITS[name], (_UNFINISHED_FEATURE[name],)):
+            some = layouts if batch in _DATA_COMMITS[name] else layouts[:2]
+            values = {v: np.stack([computed[f][v].values for f in batch]) for v in computed[0]}
+            writer.commit_computed(batch, feature_rows_block(some, values))
+            for layout in some:
+                variable = layout.name.rpartition("/")[2]
+                found[variable] |= {f: computed[f][variable].values for f in batch}
+    return found

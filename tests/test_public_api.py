@@ -75,6 +75,7 @@ ORDER = [
     {"measures"},
     {"residual"},
     {"tracing"},
+    {"features"},
     {"figures"},
     {"plots"},
     {"importing", "run"},

@@ -27,6 +27,18 @@ _WEIGHT_HEAD: Final = ("weight", "dims", "dtype", "dense", "stored")
 _TRACE_HEAD: Final = ("trace", "prompts", "objective", "traced", "ablated", "variables", "stored")
 
 
+_FEATURE_HEAD: Final = (
+    "features",
+    "hook",
+    "kind",
+    "of how many",
+    "prompts",
+    "active",
+    "with data",
+    "stored",
+)
+
+
 def add(commands: Any) -> None:
     """Add the command."""
     parser = add_command(
@@ -59,6 +71,9 @@ def _run(args: argparse.Namespace) -> int:
         if found["traces"]:
             print()
             print_table([_TRACE_HEAD, *map(_trace_row, found["traces"].items())])
+        if found["features"]:
+            print()
+            print_table([_FEATURE_HEAD, *map(_feature_row, found["features"].items())])
     return DONE
 
 
@@ -144,6 +159,21 @@ def _trace_row(item: tuple[str, dict[str, Any]]) -> Row:
         ablations_label(spec.get("ablate")) or "-",
         f"{len(trace['variables']):,}",
         human_size(trace["stored_bytes"]),
+    )
+
+
+def _feature_row(item: tuple[str, dict[str, Any]]) -> Row:
+    name, features = item
+    identity = features["identity"]
+    return (
+        name,
+        str(identity.get("hook") or "-"),
+        str(identity.get("kind") or "-"),
+        f"{identity.get('n_features') or 0:,}",
+        f"{features['n_prompts']:,}",
+        f"{features['n_entries']:,}",
+        f"{features['n_with_data']:,}{' (of other prompts)' if features['is_stale'] else ''}",
+        human_size(features["stored_bytes"]),
     )
 
 

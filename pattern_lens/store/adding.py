@@ -1,4 +1,4 @@
-"""New groups in a file that exists, and results and traces taken out: what changes its structure.
+"""New groups in a file that exists, and results, traces and features taken out: what changes its structure.
 
 HDF5 rewrites metadata for that, so it is done in a transaction, before a writer begins to append.
 """
@@ -9,9 +9,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from pattern_lens.errors import ModelMismatchError, ResultMismatchError, TraceMismatchError
+from pattern_lens.errors import (
+    FeaturesMismatchError,
+    ModelMismatchError,
+    ResultMismatchError,
+    TraceMismatchError,
+)
 from pattern_lens.store.attributes import read_text
+from pattern_lens.store.bundles import read_specification, write_specification
 from pattern_lens.store.create import FIGURES, create_array, create_figures, explain_writing
+from pattern_lens.store.features import check_same
 from pattern_lens.store.handles import (
     explain_reading,
     open_for_reading,
@@ -21,10 +28,9 @@ from pattern_lens.store.handles import (
 )
 from pattern_lens.store.header import Header, check_same_model, read_model
 from pattern_lens.store.journal import transaction
-from pattern_lens.store.layout import RESULTS, TRACES, ArrayLayout
+from pattern_lens.store.layout import DATA, FEATURES, RESULTS, TRACES, ArrayLayout
 from pattern_lens.store.lock import WriterLock
 from pattern_lens.store.reader import StoreReader
-from pattern_lens.store.traces import lacking_specifications, write_specification
 from pattern_lens.store.weights import check_same_facts, read_facts, write_facts
 
 if TYPE_CHECKING:
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
 _MISMATCHES: Final = {
     RESULTS: (ResultMismatchError, "use another name, or force=True to replace what is stored"),
     TRACES: (TraceMismatchError, "use another name, or drop_trace to begin anew"),
+    FEATURES: (FeaturesMismatchError, "use another name, or drop_features to begin anew"),
 }
 _OF_ANOTHER_MODEL: Final = (ModelMismatchError, "use the same, or capture into another file")
 
@@ -50,21 +57,21 @@ class Rooms:
         Whether figures will be written.
     facts
         What ``/weights`` is to say of the model, if weights will be written.
-    traces
-        What traces are, by name.
+    said
+        What is to be said of groups of arrays, by their paths.
     """
 
     figures: bool = False
     facts: Mapping[str, Any] | None = None
-    traces: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    said: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def lacking(self, path: Path, file: h5py.File) -> list[Callable[[h5py.File], None]]:
         """What makes that of it which a file lacks, each given the file in a transaction.
 
         Raises
         ------
-        ModelMismatchError
-            The file says something else of the model.
+        ModelMismatchError, FeaturesMismatchError
+            The file says something else of the model, or of an autoencoder.
         """
         found: list[Callable[[h5py.File], None]] = []
         if self.figures and FIGURES not in file:
@@ -75,11 +82,25 @@ class Rooms:
                 check_same_facts(path, known, self.facts)
             else:
                 found.append(partial(write_facts, facts=self.facts))
-        names = lacking_specifications(file, self.traces)
-        return found + [
-            partial(write_specification, name=name, specification=self.traces[name])
-            for name in names
-        ]
+        for group, said in self.said.items():
+            if group not in file or "json" not in file[group].attrs:
+                found.append(partial(write_specification, group=group, specification=said))
+            elif group.startswith(f"{FEATURES}/"):  # of a trace what the file says stays
+                check_same(path, group, read_specification(file, group, group), said)
+        return found
+
+
+def specifications(
+    traces: Mapping[str, Mapping[str, Any]],
+    features: Mapping[str, Mapping[str, Any]],
+    feature_data: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Mapping[str, Any]]:
+    """What is said of traces, of autoencoders and of feature data, by name each, by the paths of their groups."""
+    return {
+        **{f"{TRACES}/{name}": said for name, said in traces.items()},
+        **{f"{FEATURES}/{name}": said for name, said in features.items()},
+        **{f"{FEATURES}/{name}/{DATA}": said for name, said in feature_data.items()},
+    }
 
 
 def add_missing(
@@ -92,7 +113,7 @@ def add_missing(
 
     Raises
     ------
-    ModelMismatchError, ResultMismatchError, TraceMismatchError
+    ModelMismatchError, ResultMismatchError, TraceMismatchError, FeaturesMismatchError
         The file is of another model, or holds something else under one of the names; nothing was changed.
     """
     with open_for_reading(path, patience_seconds=0) as file, explain_reading(path):
@@ -134,10 +155,7 @@ def drop_result(path: str | Path, name: str) -> None:
     WriterActiveError
         Another process writes to the file.
     """
-    reader = StoreReader(path)
-    reader.result(name)
-    reader.close()
-    _drop(reader.path, f"{RESULTS}/{name}")
+    _drop(path, f"{RESULTS}/{name}", lambda reader: reader.result(name))
 
 
 def drop_trace(path: str | Path, name: str) -> None:
@@ -150,19 +168,50 @@ def drop_trace(path: str | Path, name: str) -> None:
     WriterActiveError
         Another process writes to the file.
     """
+    _drop(path, f"{TRACES}/{name}", lambda reader: reader.trace_variables(name))
+
+
+def drop_features(path: str | Path, name: str) -> None:
+    """Take the features of an autoencoder out of a file, latents and data; `compact` gives their space back.
+
+    Raises
+    ------
+    UnknownFeaturesError
+        The file does not hold them.
+    WriterActiveError
+        Another process writes to the file.
+    """
+    _drop(path, f"{FEATURES}/{name}", lambda reader: reader.feature_variables(name))
+
+
+def drop_feature_data(path: str | Path, name: str) -> None:
+    """Take the feature data of an autoencoder out of a file, and leave its latents; nothing happens where there is none.
+
+    Raises
+    ------
+    UnknownFeaturesError
+        The file does not hold features of this autoencoder.
+    WriterActiveError
+        Another process writes to the file.
+    """
+    _drop(path, f"{FEATURES}/{name}/{DATA}", lambda reader: reader.feature_variables(name))
+
+
+def _drop(path: str | Path, group: str, check: Callable[[StoreReader], Any]) -> None:
     reader = StoreReader(path)
-    reader.trace_variables(name)
-    reader.close()
-    _drop(reader.path, f"{TRACES}/{name}")
-
-
-def _drop(path: Path, group: str) -> None:
-    lock = WriterLock(path)
     try:
-        with shut_out_readers(path), explain_writing(path):
-            suspend_readers(path)
-            recover(path)
-            with transaction(path) as file:
+        check(reader)
+        is_there = reader.read(lambda file: group in file)
+    finally:
+        reader.close()
+    if not is_there:
+        return
+    lock = WriterLock(reader.path)
+    try:
+        with shut_out_readers(reader.path), explain_writing(reader.path):
+            suspend_readers(reader.path)
+            recover(reader.path)
+            with transaction(reader.path) as file:
                 del file[group]
     finally:
         lock.release()

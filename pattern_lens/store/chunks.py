@@ -160,6 +160,10 @@ def read_span(
     """
     lead, length = int(layout.has_layers), layout.chunk_length
     axis = layout.axis - lead  # within one layer
+    if span[0] == span[1]:  # it may lie where there is no chunk
+        empty = np.empty(layout.stored_shape(0)[lead:], layout.stored_dtype)
+        one = _take(empty, selection.inner, axis)
+        return np.empty((len(selection.layers), *one.shape), one.dtype) if lead else one
 
     heads = _leading_rows(selection.inner, layout) if axis else None
     inner = (slice(None), *selection.inner[1:]) if heads else selection.inner

@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import reduce
 from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,9 +26,18 @@ import pattern_lens
 from pattern_lens.errors import DamagedFileError, DiskFullError, FormatTooNewError
 from pattern_lens.store.attributes import as_text, write_text
 from pattern_lens.store.create import FIGURES
+from pattern_lens.store.features import PROMPT_UNITS, feature_data_groups, renumbered
 from pattern_lens.store.handles import recover, shut_out_readers, suspend_readers
 from pattern_lens.store.header import Header
-from pattern_lens.store.layout import ACTIVATIONS, RESULTS, TRACES, WEIGHTS
+from pattern_lens.store.layout import (
+    ACTIVATIONS,
+    DATA,
+    FEATURES,
+    LATENTS,
+    RESULTS,
+    TRACES,
+    WEIGHTS,
+)
 from pattern_lens.store.lock import WriterLock, sidecar
 from pattern_lens.store.prompt_table import PromptRecord
 from pattern_lens.store.reader import StoreReader
@@ -50,7 +60,9 @@ _BATCH_PROMPTS: Final = 4096
 _BATCH_FIGURES: Final = 65_536
 _SPARE_BYTES: Final = 8 << 20
 _SECTIONS: Final = (ACTIVATIONS, RESULTS, WEIGHTS)
-_ROOT_OBJECTS: Final = frozenset({"model", "tokenizer", "prompts", FIGURES, TRACES, *_SECTIONS})
+_ROOT_OBJECTS: Final = frozenset(
+    {"model", "tokenizer", "prompts", FIGURES, TRACES, FEATURES, *_SECTIONS}
+)
 _OWN_ATTRIBUTES: Final = frozenset({"format", "format_version", "file_id"})
 
 
@@ -186,13 +198,22 @@ def _rewrite(target: Path, unfinished: Path, *, progress: bool) -> int:
         _check_known(reader)
         arrays = {(array := reader.stored(g)).layout.key: array for g in reader.groups()}
         weights = {name: reader.weight(name) for name in reader.weight_names()}
-        _check_space(reader, arrays | weights)
+        data = [
+            {array.layout.key: array for array in map(reader.stored, groups)}
+            for groups in _by_autoencoder(reader.read(feature_data_groups))
+        ]
+        every_array = [
+            *arrays.values(),
+            *weights.values(),
+            *(a for one in data for a in one.values()),
+        ]
+        _check_space(reader, every_array)
         header = Header(reader.model, reader.vocab)
-        layouts = [array.layout for array in (arrays | weights).values()]
+        layouts = [array.layout for array in every_array]
         rooms: dict[str, Any] = {
             "figures": len(reader.figures.rows) > 0,
             "facts": reader.facts or None,
-            "traces": _specifications(reader),
+            **_specifications(reader),
         }
         with (
             StoreWriter(unfinished, header, layouts, **rooms) as writer,
@@ -205,11 +226,13 @@ def _rewrite(target: Path, unfinished: Path, *, progress: bool) -> int:
             every = reader.prompts.positions.tolist()
             for first in range(0, len(every), _BATCH_PROMPTS):  # they keep their order
                 writer.commit(_records(reader, every[first : first + _BATCH_PROMPTS]), {})
-            for batch, names in _batches(reader, arrays):
+            for batch, names in _batches(every, arrays):
                 positions = _as_they_lie(batch, [arrays[name] for name in names])
                 blocks = {name: _block(reader, arrays[name], positions) for name in names}
                 writer.commit(_records(reader, positions), blocks)
                 bar.update(len(positions))
+            for of_one in data:
+                _copy_feature_data(reader, writer, of_one)
             for figures in _figures(reader):
                 writer.commit_computed([], {}, _moved(figures, reader, writer))
         _carry_attributes(unfinished, reader.root)
@@ -217,14 +240,48 @@ def _rewrite(target: Path, unfinished: Path, *, progress: bool) -> int:
 
 
 def _specifications(reader: StoreReader) -> dict[str, Any]:
-    """What the file says of its traces."""
-    try:
-        found = {name: reader.trace_spec(name) for name in reader.trace_names()}
-    except DamagedFileError as err:
-        raise DamagedFileError(
-            f"cannot compact {reader.path}: {err}; drop_trace takes that trace out"
-        ) from err
-    return {name: spec for name, spec in found.items() if spec}
+    """What the file says of its traces, autoencoders and feature data."""
+    found = {}
+    for what, names, read, way_out in (
+        ("traces", reader.trace_names(), reader.trace_spec, "drop_trace takes that trace out"),
+        ("features", reader.feature_sets(), reader.feature_set, "drop_features takes them out"),
+        (
+            "feature_data",
+            reader.feature_sets(),
+            reader.feature_data_spec,
+            "drop_feature_data takes it out",
+        ),
+    ):
+        try:
+            said = {name: read(name) for name in names}
+        except DamagedFileError as err:
+            raise DamagedFileError(f"cannot compact {reader.path}: {err}; {way_out}") from err
+        found[what] = {name: spec for name, spec in said.items() if spec}
+    return found
+
+
+def _by_autoencoder(groups: Sequence[str]) -> list[list[str]]:
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        found.setdefault(group.split("/")[1], []).append(group)
+    return list(found.values())
+
+
+def _copy_feature_data(
+    reader: StoreReader, writer: StoreWriter, arrays: dict[str, StoredArray]
+) -> None:
+    """The feature data of one autoencoder; what counts prompts counts them as the new file does."""
+    features = reduce(
+        np.union1d, (array.rows["prompt"].astype(np.int64) for array in arrays.values())
+    )
+    for batch, names in _batches(features.tolist(), arrays):
+        blocks = {}
+        for name in names:
+            block = _block(reader, arrays[name], batch)
+            if arrays[name].layout.units == PROMPT_UNITS:
+                block = replace(block, data=renumbered(block.data, reader.prompts))
+            blocks[name] = block
+        writer.commit_computed(batch, blocks)
 
 
 @contextmanager
@@ -241,12 +298,17 @@ def _check_known(reader: StoreReader) -> None:
         unknown = [name for name in file if name not in _ROOT_OBJECTS]
         sections = [section for section in _SECTIONS if section in file]
         sections += [f"{TRACES}/{name}" for name in file.get(TRACES, ())]
+        kinds = {section: section.partition("/")[0].removesuffix("s") for section in sections}
+        for name in file.get(FEATURES, ()):
+            held = file[FEATURES][name]
+            parts = {LATENTS: "latent", DATA: "feature"}
+            unknown += [f"{FEATURES}/{name}/{part}" for part in held if part not in parts]
+            kinds |= {f"{FEATURES}/{name}/{p}": kind for p, kind in parts.items() if p in held}
         unknown += [
             f"{section}/{name}"
-            for section in sections
+            for section, kind in kinds.items()
             for name, group in file[section].items()
-            if as_text(group.attrs.get("kind")) != section.partition("/")[0].removesuffix("s")
-            or int(group.attrs.get("version", 0)) > 1
+            if as_text(group.attrs.get("kind")) != kind or int(group.attrs.get("version", 0)) > 1
         ]
     if unknown:
         raise FormatTooNewError(
@@ -255,10 +317,10 @@ def _check_known(reader: StoreReader) -> None:
         )
 
 
-def _check_space(reader: StoreReader, arrays: dict[str, StoredArray]) -> None:
+def _check_space(reader: StoreReader, arrays: Sequence[StoredArray]) -> None:
     """Raise unless what will be carried over fits beside the old file."""
     needed = 0
-    for array in arrays.values():
+    for array in arrays:
         with reader.handle.open() as file:
             extent = int(file[f"{array.group}/data"].shape[array.layout.axis])
         live = sum(array.layout.length(*array.sizes(row)) for row in range(len(array)))
@@ -279,13 +341,13 @@ def _check_space(reader: StoreReader, arrays: dict[str, StoredArray]) -> None:
 
 
 def _batches(
-    reader: StoreReader, arrays: dict[str, StoredArray]
+    positions: Sequence[int], arrays: dict[str, StoredArray]
 ) -> Iterator[tuple[list[int], tuple[str, ...]]]:
-    """Prompts in stored order, as many at a time as share their activations and fit in memory."""
+    """Prompts (or features) in their order, as many at a time as share their arrays and fit in memory."""
     batch: list[int] = []
     held: tuple[str, ...] = ()
     size = 0
-    for position in reader.prompts.positions.tolist():
+    for position in positions:
         rows = {name: array.row_of(position) for name, array in arrays.items()}
         names = tuple(name for name, row in rows.items() if row is not None)
         own = sum(

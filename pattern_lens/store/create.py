@@ -18,7 +18,7 @@ from pattern_lens.store.attributes import write_text
 from pattern_lens.store.codec import filter_options
 from pattern_lens.store.handles import FORMAT, FORMAT_VERSION
 from pattern_lens.store.journal import discard_journal
-from pattern_lens.store.layout import ACTIVATIONS, TRACES
+from pattern_lens.store.layout import ACTIVATIONS, FEATURES, TRACES
 from pattern_lens.store.lock import sidecar
 from pattern_lens.store.rows import ARRAY_ROW, FIGURE_ROW, PROMPT_ROW
 from pattern_lens.store.swmr import WHOLE_BLOCKS
@@ -87,9 +87,9 @@ def _create_stream(file: h5py.File, name: str, dtype: np.dtype[Any], chunk: int)
 
 
 def create_array(file: h5py.File, layout: ArrayLayout) -> None:
-    """Make the group of one activation, result, weight or variable of a trace, empty."""
+    """Make the group of one activation, result, weight or variable of a trace or of features, empty."""
     group = file.create_group(layout.group)
-    write_text(group.attrs, "kind", layout.section.removesuffix("s"))
+    write_text(group.attrs, "kind", layout.kind)
     group.attrs["version"] = 1
     write_text(group.attrs, "spec", layout.to_json())
     maxshape: list[int | None] = list(layout.stored_shape(0))
@@ -102,8 +102,8 @@ def create_array(file: h5py.File, layout: ArrayLayout) -> None:
         dtype=layout.stored_dtype,
         **filter_options(),
     )
-    # a trace has many variables, and each takes a chunk however few its prompts are
-    rows = ROWS_PER_CHUNK // 8 if layout.section == TRACES else ROWS_PER_CHUNK
+    # traces and features have many variables, and each takes a chunk however few its rows are
+    rows = ROWS_PER_CHUNK // 8 if layout.section in (TRACES, FEATURES) else ROWS_PER_CHUNK
     _create_stream(file, f"{group.name}/index", ARRAY_ROW, rows)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pattern_lens.store.features import VALUE, VARIABLES, is_stale
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.rows import FAILED, NO_PROMPT, is_blank
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Model, prompts, activations, results, figures, weights and traces of a file.
+    """Model, prompts, activations, results, figures, weights, traces and features of a file.
 
     Parameters
     ----------
@@ -30,7 +31,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     -------
     A JSON-able object: ``path``, ``size_bytes``, ``format_version``, ``created_utc``, ``created_by``, ``file_id``,
     ``model`` (the object of ``/model``), ``prompts`` (counts), ``activations``, ``results``, ``figures`` and ``weights`` by name, and
-    ``facts`` (the object of ``/weights``). ``traces`` by name: ``spec``, ``n_prompts`` and ``variables``.
+    ``facts`` (the object of ``/weights``). ``traces`` by name: ``spec``, ``n_prompts`` and ``variables``. ``features`` by name: ``identity``,
+    ``n_prompts``, ``n_entries``, ``latents`` by variable, ``data_spec``, ``n_with_data``, ``is_stale`` and ``data`` by variable.
 
     Raises
     ------
@@ -54,6 +56,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "weights": {name: _weight(reader.weight(name)) for name in reader.weight_names()},
             "facts": dict(reader.facts),
             "traces": {name: _trace(reader, name) for name in reader.trace_names()},
+            "features": {name: _features(reader, name) for name in reader.feature_sets()},
         }
     finally:
         reader.close()
@@ -116,6 +119,32 @@ def _trace(reader: StoreReader, name: str) -> dict[str, Any]:
         "dense_bytes": sum(one["dense_bytes"] for one in variables.values()),
         "stored_bytes": sum(one["stored_bytes"] for one in variables.values()),
     }
+
+
+def _features(reader: StoreReader, name: str) -> dict[str, Any]:
+    held = [variable for variable in VARIABLES if variable in reader.latent_variables(name)]
+    latents = {v: reader.latents(name, v) for v in held}
+    data = {v: _array(reader.feature_array(name, v)) for v in reader.feature_variables(name)}
+    values = latents.get(VALUE)
+    described = {v: _array(array) for v, array in latents.items()}
+    every = [*described.values(), *data.values()]
+    return {
+        "identity": reader.feature_set(name),
+        "n_prompts": len(reader.with_latents(name)),
+        "n_entries": 0 if values is None else int(values.rows["size0"].sum(dtype=np.int64)),
+        "latents": described,
+        "data_spec": reader.feature_data_spec(name),
+        "n_with_data": len(reader.with_feature_data(name)),
+        "is_stale": is_stale(reader, name),
+        "data": {v: {_of_features(k): n for k, n in one.items()} for v, one in data.items()},
+        "dense_bytes": sum(one["dense_bytes"] for one in every),
+        "stored_bytes": sum(one["stored_bytes"] for one in every),
+    }
+
+
+def _of_features(key: str) -> str:
+    """What is counted of feature data: it has a row for each feature."""
+    return "n_features" if key == "n_prompts" else key
 
 
 def _figures(table: FigureTable) -> dict[str, dict[str, Any]]:

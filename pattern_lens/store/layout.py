@@ -1,4 +1,4 @@
-"""How one activation, result, weight or variable of a trace lies in the file: dims, packing, dtype, chunks (docs/format.md).
+"""How one activation, result, weight or variable of a trace or of features lies in the file: dims, packing, dtype, chunks (docs/format.md).
 
 Every ragged kind goes through this description; nothing else in the store knows what a pattern is.
 """
@@ -24,6 +24,10 @@ ACTIVATIONS: Final = "activations"
 RESULTS: Final = "results"
 WEIGHTS: Final = "weights"
 TRACES: Final = "traces"
+FEATURES: Final = "features"
+LATENTS: Final = "latents"
+DATA: Final = "data"
+"""Parts of the features of one autoencoder."""
 
 _CHUNK_BYTES: Final = 256 * 1024
 _SINGLE_BYTES: Final = 64 * 1024
@@ -32,13 +36,13 @@ _CHUNK_ELEMENTS: Final = 4096
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Dims, packing and dtype of one stored activation, result, weight or variable of a trace.
+    """Dims, packing and dtype of one stored activation, result, weight or variable of a trace or of features.
 
     Parameters
     ----------
     name
         Short name; the group's name under ``/activations``, ``/results`` or ``/weights``; under ``/traces`` it is
-        ``{trace}/{variable}``.
+        ``{trace}/{variable}``, under ``/features`` ``{autoencoder}/latents/{variable}`` or ``{autoencoder}/data/{variable}``.
     dims
         Dims of the array for one prompt; ragged dims stand side by side.
     sizes
@@ -54,12 +58,12 @@ class ArrayLayout:
     origin
         JSON-able record of how the values came about.
     section
-        ``activations``, ``results``, ``weights`` or ``traces``.
+        ``activations``, ``results``, ``weights``, ``traces`` or ``features``.
     ragged_dims
         Dims whose size differs from prompt to prompt; those of `RAGGED_DIMS` where it is None. Of a weight the dim along
         which it lies in chunks.
     labels
-        Of a result or a trace: labels of its other dims, and coordinates without a dim.
+        Of a result, a trace or features: labels of its other dims, and coordinates without a dim.
     """
 
     name: str
@@ -92,6 +96,13 @@ class ArrayLayout:
     def group(self) -> str:
         """Path of its group in the file."""
         return f"{self.section}/{self.name}"
+
+    @property
+    def kind(self) -> str:
+        """The `kind` attribute of its group."""
+        if self.section != FEATURES:
+            return self.section.removesuffix("s")
+        return "feature" if is_feature_data(self.group) else "latent"
 
     @cached_property
     def axis(self) -> int:
@@ -194,3 +205,15 @@ class ArrayLayout:
             units=spec["units"],
             origin=spec["origin"],
         )
+
+
+def is_feature_data(group: str) -> bool:
+    """Whether a group, or a dataset in it, has a row for each feature of an autoencoder, and not for each prompt.
+
+    Examples
+    --------
+    >>> is_feature_data("features/mlp.0/data/density"), is_feature_data("features/mlp.0/latents/value")
+    (True, False)
+    """
+    parts = group.split("/")
+    return len(parts) > 2 and parts[0] == FEATURES and parts[2] == DATA

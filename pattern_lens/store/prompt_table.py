@@ -178,6 +178,15 @@ class PromptTable:
 
         return self._handle.read(read)
 
+    def all_token_ids(
+        self, positions: Sequence[int] | Positions
+    ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.int64]]]:
+        """Token ids of prompts one after another, and where each begins and the last one ends."""
+        rows = self.rows[np.asarray(positions, np.intp)]
+        raws = self._read("token_id", rows["token_start"], rows["n_ctx"])
+        offsets = np.concatenate([[0], np.cumsum(rows["n_ctx"], dtype=np.int64)])
+        return np.frombuffer(b"".join(raws), "<i4"), offsets
+
     def _stream(self, file: h5py.File, name: str, stop: int) -> h5py.Dataset:
         stream = file[f"prompts/{name}"]
         if stop > len(stream):
@@ -217,9 +226,9 @@ class PromptTable:
         def read(file: h5py.File) -> list[bytes]:
             stream = self._stream(file, name, high)
             if high - low <= max(1 << 20, 4 * int((last - first).sum())):
-                block = stream[low:high].tobytes()
+                block = stream[low:high]
                 return [
-                    block[a - low : b - low]
+                    block[a - low : b - low].tobytes()
                     for a, b in zip(first.tolist(), last.tolist(), strict=True)
                 ]
             return [

@@ -14,7 +14,6 @@ from pattern_lens.errors import (
     StoreError,
     UnknownActivationError,
     UnknownResultError,
-    UnknownTraceError,
 )
 from pattern_lens.store.attributes import as_text, read_text
 from pattern_lens.store.chunks import (
@@ -26,14 +25,15 @@ from pattern_lens.store.chunks import (
     read_span,
 )
 from pattern_lens.store.codec import pool
+from pattern_lens.store.features import FeatureReading, latent_groups
 from pattern_lens.store.figures import FigureTable
 from pattern_lens.store.handles import ReadHandle
 from pattern_lens.store.header import read_model, read_vocab
-from pattern_lens.store.layout import ACTIVATIONS, RESULTS, TRACES, WEIGHTS, ArrayLayout
+from pattern_lens.store.layout import ACTIVATIONS, RESULTS, WEIGHTS, ArrayLayout, is_feature_data
 from pattern_lens.store.packing import triangle_length, unpack_rows
 from pattern_lens.store.prompt_table import PromptTable
 from pattern_lens.store.rows import ARRAY_ROW, Rows, newest, read_rows
-from pattern_lens.store.traces import read_specification, trace_groups, traced, variables_of
+from pattern_lens.store.traces import TraceReading, trace_groups
 from pattern_lens.store.weights import read_facts
 
 if TYPE_CHECKING:
@@ -41,13 +41,11 @@ if TYPE_CHECKING:
 
     import h5py
 
-    from pattern_lens.store.prompt_table import Positions
-
 T = TypeVar("T")
 
 
 class StoredArray:
-    """One activation, result, weight or variable of a trace; its index is read when it is first asked for.
+    """One activation, result, weight or variable of a trace or of features; its index is read when it is first asked for.
 
     Parameters
     ----------
@@ -198,6 +196,43 @@ class StoredArray:
             at += len(members)
         return out
 
+    def read_back_to_back(self, rows: Sequence[int] | Array) -> Array:
+        """Values of many prompts (or features), one after another along the growing axis; what lies together is one read.
+
+        Parameters
+        ----------
+        rows
+            Positions in `rows`, in the order that is wanted.
+
+        Returns
+        -------
+        Stored layout; `bfloat16` is widened.
+
+        Raises
+        ------
+        DamagedFileError
+            A chunk cannot be restored.
+        """
+        chosen = np.asarray(rows, np.intp)
+        start = self.rows["start"][chosen].astype(np.int64)
+        stop = start + self._lengths(chosen)
+        order = np.lexsort((stop, start))
+        breaks = np.flatnonzero(start[order][1:] != stop[order][:-1]) + 1
+        runs = [run for run in np.split(order, breaks) if len(run)]
+        axis = self.layout.axis
+        spans = [(int(start[run[0]]), int(stop[run[-1]])) for run in runs]
+        parts = [self._span(int(chosen[r[0]]), None, s) for r, s in zip(runs, spans, strict=True)]
+        if not parts:
+            return np.empty(self.layout.stored_shape(0), self.layout.value_dtype)
+        values = self._values(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis))
+        if (order[1:] > order[:-1]).all():
+            return values
+        return values.take(_places(order, stop - start), axis=axis)
+
+    def _lengths(self, rows: Array) -> Array:
+        size0, size1 = (self.rows[name][rows].astype(np.int64) for name in ("size0", "size1"))
+        return size0 * (size0 + 1) // 2 if self.layout.packing == "triangle" else size0 * size1
+
     def _span(self, row: int, selection: Selection | None, span: tuple[int, int]) -> Array:
         chosen = selection or Selection.everything(self.layout)
 
@@ -252,7 +287,7 @@ class StoredArray:
             return int(self._dataset(file).id.get_storage_size())
 
 
-class StoreReader:
+class StoreReader(TraceReading, FeatureReading):
     """A file, open for reading; small to pickle, because it reopens by path.
 
     Parameters
@@ -285,108 +320,52 @@ class StoreReader:
     @cached_property
     def model(self) -> dict[str, Any]:
         """Where the numbers come from: the JSON object of ``/model``."""
-        return self._read(read_model)
+        return self.read(read_model)
 
     @cached_property
     def vocab(self) -> dict[str, list[str]]:
         """Token strings and texts by token id."""
-        return self._read(read_vocab)
+        return self.read(read_vocab)
 
     @cached_property
     def root(self) -> dict[str, Any]:
         """The root attributes."""
-        return self._read(lambda file: {k: as_text(v) for k, v in file.attrs.items()})
+        return self.read(lambda file: {k: as_text(v) for k, v in file.attrs.items()})
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """How the model puts its parts together: the JSON object of ``/weights``; empty where there is none."""
-        return self._read(read_facts)
+        return self.read(read_facts)
 
-    def _read(self, read: Callable[[h5py.File], T]) -> T:
-        return self.handle.read(read)
+    def read(self, work: Callable[[h5py.File], T]) -> T:
+        """What `work` reads of the file."""
+        return self.handle.read(work)
 
     def names(self) -> list[str]:
         """Short names of the stored activations."""
-        return self._names_in(ACTIVATIONS)
+        return self.names_in(ACTIVATIONS)
 
     def result_names(self) -> list[str]:
         """Names of the stored results."""
-        return self._names_in(RESULTS)
+        return self.names_in(RESULTS)
 
     def weight_names(self) -> list[str]:
         """Names of the weights that are stored whole: those of which a row says so."""
-        return [name for name in self._names_in(WEIGHTS) if len(self.weight(name))]
+        return [name for name in self.names_in(WEIGHTS) if len(self.weight(name))]
 
     def weight_groups(self) -> list[str]:
         """Paths of all weights, also of those that no row says are whole."""
-        return [f"{WEIGHTS}/{name}" for name in self._names_in(WEIGHTS)]
+        return [f"{WEIGHTS}/{name}" for name in self.names_in(WEIGHTS)]
 
-    def _names_in(self, section: str) -> list[str]:
-        return self._read(lambda file: sorted(file.get(section, ())))
+    def names_in(self, section: str) -> list[str]:
+        """Names in a section of the file."""
+        return self.read(lambda file: sorted(file.get(section, ())))
 
     def groups(self) -> list[str]:
-        """Paths of all activations, results and variables of traces."""
+        """Paths of all activations, results and variables of traces and latents: of all that has a row for each prompt."""
         names = {ACTIVATIONS: self.names(), RESULTS: self.result_names()}
         found = [f"{section}/{name}" for section, held in names.items() for name in held]
-        return found + self._read(trace_groups)
-
-    def trace_names(self) -> list[str]:
-        """Names of the traces."""
-        return self._names_in(TRACES)
-
-    def trace_spec(self, name: str) -> dict[str, Any]:
-        """What a trace is: the JSON object of ``/traces/{name}``.
-
-        Raises
-        ------
-        UnknownTraceError
-            The file does not hold it; the message lists what it holds.
-        DamagedFileError
-            It is not what was written.
-        """
-        self._check_trace(name)
-        return self._read(lambda file: read_specification(file, name))
-
-    def trace_variables(self, name: str) -> list[str]:
-        """Names of a trace's variables.
-
-        Raises
-        ------
-        UnknownTraceError
-            The file does not hold the trace; the message lists what it holds.
-        """
-        self._check_trace(name)
-        return self._read(lambda file: variables_of(file, name))
-
-    def trace_array(self, name: str, variable: str) -> StoredArray:
-        """A variable of a trace.
-
-        Raises
-        ------
-        UnknownTraceError
-            The file does not hold it; the message lists what it holds.
-        """
-        try:
-            return self.stored(f"{TRACES}/{name}/{variable}")
-        except KeyError:
-            held = self.trace_variables(name)
-            if variable in held:
-                raise
-            raise UnknownTraceError(
-                f"no variable {variable!r} in trace {name!r} of {self.path}: it holds {', '.join(held) or 'none'}; "
-                f"trace again with name={name!r} and scalars that include it"
-            ) from None
-
-    def traced(self, name: str) -> Positions:
-        """Positions in the prompt table of the prompts that all variables of a trace have, ascending."""
-        return traced([self.stored(f"{TRACES}/{name}/{v}") for v in self.trace_variables(name)])
-
-    def _check_trace(self, name: str) -> None:
-        held = self.trace_names()
-        if name not in held:
-            raise UnknownTraceError(
-                f"no trace {name!r} in {self.path}: it holds {', '.join(held) or 'none'}; make one with trace(..., name={name!r})"
-            )
+        return found + self.read(trace_groups) + self.read(latent_groups)
 
     def array(self, name: str) -> StoredArray:
         """A stored activation by short name.
@@ -427,7 +406,7 @@ class StoreReader:
         try:
             return self.stored(f"{section}/{name}")
         except KeyError:
-            held = self._names_in(section)
+            held = self.names_in(section)
             if name in held:
                 raise
             raise error(
@@ -435,9 +414,10 @@ class StoreReader:
             ) from None
 
     def stored(self, group: str) -> StoredArray:
-        """An activation, result, weight or variable of a trace by the path of its group; KeyError where there is none."""
+        """An activation, result, weight or variable of a trace or of features by the path of its group; KeyError where there is none."""
         if group not in self._arrays:
-            of_prompts = () if group.startswith(f"{WEIGHTS}/") else (self._prompts_read,)
+            is_of_prompts = not (group.startswith(f"{WEIGHTS}/") or is_feature_data(group))
+            of_prompts = (self._prompts_read,) if is_of_prompts else ()
             self._arrays[group] = StoredArray(self.handle, group, *of_prompts)
         return self._arrays[group]
 
@@ -463,6 +443,14 @@ class StoreReader:
     def close(self) -> None:
         """Close the file; reading anything more is an error."""
         self.handle.close()
+
+
+def _places(order: Array, lengths: Array) -> Array:
+    """Where the elements of pieces stand that lie in another order, for them to come in theirs."""
+    held = lengths[order]
+    starts = np.empty(len(order), np.int64)
+    starts[order] = np.cumsum(held) - held
+    return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
 
 
 def hashes_of(

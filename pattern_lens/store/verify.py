@@ -19,7 +19,8 @@ from pattern_lens.names import head_label
 from pattern_lens.store.chunks import Array, Selection, combine_digests, digest_slab, read_span
 from pattern_lens.store.codec import pool
 from pattern_lens.store.create import FIGURES
-from pattern_lens.store.layout import TRACES, WEIGHTS
+from pattern_lens.store.features import feature_data_groups
+from pattern_lens.store.layout import DATA, FEATURES, TRACES, WEIGHTS, is_feature_data
 from pattern_lens.store.prompt_table import hash_key
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.rows import NO_PROMPT, NONE, Rows, is_blank, is_valid
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 _RUN_BYTES: Final = 32 << 20
 _PROMPTS_AT_ONCE: Final = 512
+_DEPTH: Final = {
+    TRACES: 2,
+    FEATURES: 3,
+}  # names that lead to an array; what fewer name is of no prompt
 
 
 @dataclass(frozen=True)
@@ -48,19 +53,25 @@ class Damage:
         Hash of the prompt that it concerns, or None where that cannot be told.
     activation
         Name of the activation, result (``results/name``), figure (``figures/name``), weight (``weights/name``) or variable
-        of a trace (``traces/trace/variable``); None where the prompt itself is damaged.
+        of a trace (``traces/trace/variable``) or of features (``features/autoencoder/latents/variable``,
+        ``features/autoencoder/data/variable``); None where the prompt itself is damaged.
     what
         What is wrong, in words.
+    feature
+        Number of the feature whose data it concerns.
     """
 
     prompt: str | None
     activation: str | None
     what: str
+    feature: int | None = None
 
     def __str__(self) -> str:
         what = f"{self.activation}: {self.what}" if self.activation else self.what
         section, *names = (self.activation or "").split("/")
-        if section == WEIGHTS or (section == TRACES and len(names) == 1):
+        if self.feature is not None:
+            return f"feature {self.feature} of {names[0]}: {what}"
+        if section == WEIGHTS or len(names) < _DEPTH.get(section, 0):
             return what
         return f"{self.prompt or '(unknown prompt)'}: {what}"
 
@@ -76,8 +87,9 @@ class VerifyReport:
     n_prompts, n_deleted
         Prompts in the file, and rows of deleted ones.
     n_values
-        Prompts with values, by activation and ``results/name``; with all values of a trace, by ``traces/name``; number of
-        figures under ``figures``, of weights under ``weights``.
+        Prompts with values, by activation and ``results/name``; with all values of a trace, by ``traces/name``, with latents, by
+        ``features/name``; features with all feature data by ``features/name/data``; number of figures under ``figures``,
+        of weights under ``weights``.
     n_torn
         Rows that an interrupted run left half written; the next writer clears them.
     damaged
@@ -129,14 +141,15 @@ def verify(path: str | Path, *, progress: bool = True) -> VerifyReport:
         # A prompt's row is written before its values' rows: read in the other order, none is missed.
         arrays = {(array := reader.stored(g)).layout.key: array for g in reader.groups()}
         weights = {group: reader.stored(group) for group in reader.weight_groups()}
+        features = {group: reader.stored(group) for group in reader.read(feature_data_groups)}
         figures = reader.figures
-        values = [*arrays.values(), *weights.values()]
+        values = [*arrays.values(), *weights.values(), *features.values()]
         total = sum(map(len, values)) + len(figures.rows) + len(reader.prompts)
         with tqdm(total=total, desc="verifying", unit="row", disable=not progress) as bar:
             check = _Check(reader, bar)
             check.prompts()
-            for name, array in (arrays | weights).items():
-                check.array(name, array)
+            for array in values:
+                check.array(array)
             check.figures(figures)
             check.specifications()
         others = {FIGURES: len(figures.rows), WEIGHTS: sum(map(len, weights.values()))}
@@ -155,9 +168,14 @@ def verify(path: str | Path, *, progress: bool = True) -> VerifyReport:
 
 
 def _counts(reader: StoreReader, arrays: Mapping[str, StoredArray]) -> dict[str, int]:
-    """Prompts with values; of a trace those that all of its variables have."""
-    of_one = {k: len(array) for k, array in arrays.items() if array.layout.section != TRACES}
-    return of_one | {f"{TRACES}/{n}": len(reader.traced(n)) for n in reader.trace_names()}
+    """Prompts with values; of a trace, of latents and of feature data what all of their variables have."""
+    of_one = {k: len(a) for k, a in arrays.items() if a.layout.section not in (TRACES, FEATURES)}
+    of_one |= {f"{TRACES}/{n}": len(reader.traced(n)) for n in reader.trace_names()}
+    for name in reader.feature_sets():
+        of_one[f"{FEATURES}/{name}"] = len(reader.with_latents(name))
+        if n_features := len(reader.with_feature_data(name)):
+            of_one[f"{FEATURES}/{name}/{DATA}"] = n_features
+    return of_one
 
 
 class _Check:
@@ -184,33 +202,46 @@ class _Check:
                 self.damaged.append(Damage(self._name(position), None, what))
             self.bar.update(len(positions))
 
-    def array(self, name: str, array: StoredArray) -> None:
+    def array(self, array: StoredArray) -> None:
         """Seals of one activation's rows, and checksums of its values."""
         with self.reader.handle.open() as file:
             index: Rows = file[f"{array.group}/index"][:]
             extent = int(file[f"{array.group}/data"].shape[array.layout.axis])
         for row in self._damaged_rows(index):
             what = f"row {row} of /{array.group}/index is damaged"
-            self.damaged.append(Damage(self._name(int(index[row]["prompt"])), name, what))
+            self._blame(array, int(index[row]["prompt"]), what)
         known = self._names_something(array)
         inside = np.array([array.span(row)[1] <= extent for row in range(len(array))], np.bool_)
         for row in np.flatnonzero(~known).tolist():
-            what = f"names row {array.rows[row]['prompt']} of /prompts/index, which does not exist"
-            self._blame(array, row, what)
+            number = int(array.rows[row]["prompt"])
+            where = "the autoencoder" if is_feature_data(array.group) else "/prompts/index"
+            what = f"names row {number} of {where}, which does not exist"
+            self._blame(array, number, what)
         for row in np.flatnonzero(known & ~inside).tolist():
-            self._blame(array, row, f"lies beyond the end of /{array.group}/data")
+            number = int(array.rows[row]["prompt"])
+            self._blame(array, number, f"lies beyond the end of /{array.group}/data")
         self.bar.update(len(array) - int((known & inside).sum()))
         whole = sorted(np.flatnonzero(known & inside).tolist(), key=array.span)
         for run in runs(array, whole):
             for row in damaged_rows(self.reader, array, run):
-                self._blame(array, row, "its values do not have their checksum")
+                number = int(array.rows[row]["prompt"])
+                self._blame(array, number, "its values do not have their checksum")
             self.bar.update(len(run))
 
     def _names_something(self, array: StoredArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which rows are of prompts that exist; of a weight, which are of no prompt."""
+        """Which rows are of prompts, or of features, that exist; of a weight, which are of no prompt."""
         if array.layout.section == WEIGHTS:
             return np.asarray(array.rows["prompt"] == NO_PROMPT)
+        if is_feature_data(array.group):
+            return np.asarray(array.rows["prompt"] < self._n_features(array.group.split("/")[1]))
         return self.reader.prompts.has(array.rows["prompt"])
+
+    def _n_features(self, name: str) -> int:
+        """Features of an autoencoder; where what is said of it is damaged, as many as there may be."""
+        try:
+            return int(self.reader.feature_set(name).get("n_features", NO_PROMPT))
+        except DamagedFileError:
+            return NO_PROMPT
 
     def figures(self, table: FigureTable) -> None:
         """Seals of the figures' rows, and checksums of their bytes."""
@@ -226,13 +257,18 @@ class _Check:
             self.bar.update(1)
 
     def specifications(self) -> None:
-        """Checksums of what is said of the traces."""
-        for name in self.reader.trace_names():
+        """Checksums of what is said of traces, of autoencoders and of feature data."""
+        reader = self.reader
+        said = [(f"{TRACES}/{name}", reader.trace_spec, name) for name in reader.trace_names()]
+        for name in reader.feature_sets():
+            said.append((f"{FEATURES}/{name}", reader.feature_set, name))
+            said.append((f"{FEATURES}/{name}/{DATA}", reader.feature_data_spec, name))
+        for group, read, name in said:
             try:
-                self.reader.trace_spec(name)
+                read(name)
             except DamagedFileError:
                 what = "what is said of it (attribute json) does not have its checksum"
-                self.damaged.append(Damage(None, f"{TRACES}/{name}", what))
+                self.damaged.append(Damage(None, group, what))
 
     def _damaged_figure(self, table: FigureTable, found: Any) -> Damage:
         layer, head = int(found["layer"]), int(found["head"])
@@ -242,9 +278,11 @@ class _Check:
         prompt = int(found["prompt"])
         return Damage(None if prompt == NO_PROMPT else self._name(prompt), name, what)
 
-    def _blame(self, array: StoredArray, row: int, what: str) -> None:
-        prompt = self._name(int(array.rows[row]["prompt"]))
-        self.damaged.append(Damage(prompt, array.layout.key, what))
+    def _blame(self, array: StoredArray, number: int, what: str) -> None:
+        """Note what is wrong with the values of the prompt, or of the feature, of this number."""
+        of_feature = is_feature_data(array.group)
+        prompt, feature = (None, number) if of_feature else (self._name(number), None)
+        self.damaged.append(Damage(prompt, array.layout.key, what, feature))
 
     def _damaged_rows(self, rows: Rows) -> list[int]:
         """Rows that are neither valid, deleted nor cut off by a crash; counts the last kind."""

@@ -20,7 +20,7 @@ from pattern_lens.errors import (
     UnknownActivationError,
 )
 from pattern_lens.store.abandon import diverted
-from pattern_lens.store.adding import Rooms, add_missing
+from pattern_lens.store.adding import Rooms, add_missing, specifications
 from pattern_lens.store.append import append, append_figures, append_prompts
 from pattern_lens.store.block import Block, array_rows, check_block, spans
 from pattern_lens.store.chunks import aligned, pack_layers, write_layers
@@ -31,6 +31,7 @@ from pattern_lens.store.create import (
     create_file,
     explain_writing,
 )
+from pattern_lens.store.features import feature_data_groups, latent_groups
 from pattern_lens.store.figures import FigureRecord, FigureTable
 from pattern_lens.store.handles import (
     check_is_hdf5,
@@ -39,7 +40,7 @@ from pattern_lens.store.handles import (
     shut_out_readers,
     suspend_readers,
 )
-from pattern_lens.store.layout import ACTIVATIONS, RESULTS, WEIGHTS, ArrayLayout
+from pattern_lens.store.layout import ACTIVATIONS, RESULTS, WEIGHTS, ArrayLayout, is_feature_data
 from pattern_lens.store.lock import WriterLock
 from pattern_lens.store.reader import StoreReader
 from pattern_lens.store.rows import (
@@ -75,7 +76,8 @@ class StoreWriter(Closing):
     header
         Model and vocabulary; what the file says of its model must be the same.
     layouts
-        Activations, results, weights and variables of traces that will be written; those that the file lacks are added.
+        Activations, results, weights and variables of traces and of features that will be written; those that the file lacks
+        are added.
     figures
         Whether figures will be written.
     gives_way
@@ -84,10 +86,14 @@ class StoreWriter(Closing):
         What ``/weights`` says of the model (docs/format.md), if weights will be written.
     traces
         What traces are, by name (docs/format.md), where the file does not say it yet; what it says stays.
+    features
+        Which autoencoders features are of, by name: the identity of each.
+    feature_data
+        How the feature data of autoencoders was computed, by their names.
 
     Raises
     ------
-    WriterActiveError, FileNotWritableError, ModelMismatchError, DiskFullError
+    WriterActiveError, FileNotWritableError, ModelMismatchError, FeaturesMismatchError, DiskFullError
         Nothing was changed.
     """
 
@@ -101,6 +107,8 @@ class StoreWriter(Closing):
         gives_way: bool = False,
         facts: Mapping[str, Any] | None = None,
         traces: Mapping[str, Mapping[str, Any]] | None = None,
+        features: Mapping[str, Mapping[str, Any]] | None = None,
+        feature_data: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.gives_way = gives_way
         self.path = Path(path).expanduser().resolve()
@@ -110,8 +118,8 @@ class StoreWriter(Closing):
         try:
             with shut_out_readers(self.path), explain_writing(self.path):
                 suspend_readers(self.path)
-                rooms = Rooms(figures=figures, facts=facts, traces=traces or {})
-                self._prepare(header, layouts, rooms)
+                said = specifications(traces or {}, features or {}, feature_data or {})
+                self._prepare(header, layouts, Rooms(figures, facts, said))
         except BaseException:
             self._let_go()
             self._lock.release()
@@ -244,13 +252,13 @@ class StoreWriter(Closing):
         blocks: Mapping[str, Block],
         figures: Sequence[FigureRecord] = (),
     ) -> None:
-        """Store results, traces and figures of prompts that the file holds, or a weight; they are stored when this returns.
+        """Store results, traces, latents and figures of prompts that the file holds, feature data, or a weight; they are stored when this returns.
 
         Parameters
         ----------
         positions
-            Positions in the prompt table, each once; the newer of two values of one prompt holds. Of a weight what
-            `weights.write_weight` gives.
+            Positions in the prompt table, each once; the newer of two values of one prompt holds. Of feature data the
+            numbers of features. Of a weight what `weights.write_weight` gives.
         blocks
             Values by `ArrayLayout.key`, each for all of `positions`, in their order.
         figures
@@ -386,7 +394,8 @@ class StoreWriter(Closing):
         gone = np.asarray(sorted(positions), np.int64)
         with self._writing():
             for name, dataset in self._datasets.items():
-                if name == "prompts/index" or not name.endswith("/index"):
+                is_of_prompts = name.endswith("/index") and not is_feature_data(name)
+                if name == "prompts/index" or not is_of_prompts:
                     continue
                 rows = dataset[:]
                 hit = np.flatnonzero(
@@ -404,7 +413,7 @@ def _dataset_names(file: h5py.File) -> list[str]:
     names = [f"prompts/{name}" for name in ("index", "hash", "text", "token_id")]
     sections = (ACTIVATIONS, RESULTS, WEIGHTS)
     groups = [f"{section}/{n}" for section in sections for n in file.get(section, ())]
-    groups += trace_groups(file)
+    groups += [*trace_groups(file), *latent_groups(file), *feature_data_groups(file)]
     groups += [FIGURES] if FIGURES in file else []
     return names + [f"{group}/{part}" for group in groups for part in ("data", "index")]
 

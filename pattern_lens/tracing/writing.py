@@ -15,6 +15,7 @@ import xarray as xr
 
 from pattern_lens.names import PROMPT
 from pattern_lens.patterns.computed import Fitted, block, check_name, plan
+from pattern_lens.store.bundles import held_by_all, lacking
 from pattern_lens.store.layout import TRACES
 from pattern_lens.store.packing import pack_triangle, triangle_length
 
@@ -62,13 +63,29 @@ def trace_layouts(
         A name or an array cannot be stored.
     """
     check_name(trace_name)
+    found = variable_layouts(TRACES, trace_name, examples, origin)
+    return [
+        replace(layout, packing="triangle") if name in triangles else layout
+        for name, layout in zip(examples, found, strict=True)
+    ]
+
+
+def variable_layouts(
+    section: str, group: str, examples: Mapping[str, xr.DataArray], origin: Mapping[str, Any]
+) -> list[ArrayLayout]:
+    """How the variables of a group in some section lie in the file; as `trace_layouts`.
+
+    Parameters
+    ----------
+    group
+        Path of the group within the section.
+    """
     found = []
     for name, example in examples.items():
         check_name(name)
-        packing = {"packing": "triangle"} if name in triangles else {}
         bare = example.drop_vars(PROMPT, errors="ignore")
-        planned = plan(f"{trace_name}/{name}", _examples(bare), origin)
-        found.append(replace(planned, section=TRACES, **packing))  # type: ignore[arg-type]
+        planned = plan(f"{group}/{name}", _examples(bare), origin)
+        found.append(replace(planned, section=section))
     return found
 
 
@@ -142,8 +159,4 @@ def pending(
     is_there = trace_name in reader.trace_names()
     if not is_there or not {*variables} <= {*reader.trace_variables(trace_name)}:
         return [int(position) for position in positions]
-    has = np.ones(len(positions), np.bool_)
-    for name in variables:
-        rows = reader.trace_array(trace_name, name).rows
-        has &= np.isin(np.asarray(positions, np.int64), rows["prompt"].astype(np.int64))
-    return [int(position) for position, held in zip(positions, has, strict=True) if not held]
+    return lacking(held_by_all([reader.trace_array(trace_name, v) for v in variables]), positions)
