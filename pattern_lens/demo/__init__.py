@@ -1,15 +1,30 @@
 """The small model and the prompts that the package carries, so that examples need no download.
 
 Rule: this package only answers where the files lie. It imports nothing but the standard library;
-whoever wants the model loads the folder, whoever wants the prompts reads the lines. `train.py` is
-the script that made the model, and nothing imports it.
+whoever wants the model loads the folder, whoever wants the prompts reads the lines. `train.py`
+and `train_autoencoder.py` are the scripts that made the model and its autoencoder, and nothing imports them.
 """
 
 from pathlib import Path
 
-__all__ = ["model_path", "prompts_path"]
+__all__ = ["autoencoder_path", "model_path", "prompts_path"]
 
 _DEMO_PATH = Path(__file__).resolve().parent
+
+
+def autoencoder_path() -> Path:
+    """Folder of the bundled sparse autoencoder, in SAELens' format; it stands at ``blocks.0.mlp.hook_post``.
+
+    Returns
+    -------
+    An existing folder with ``cfg.json`` and ``sae_weights.safetensors``.
+
+    Examples
+    --------
+    >>> (autoencoder_path() / "cfg.json").is_file()
+    True
+    """
+    return _DEMO_PATH / "demo-autoencoder"
 
 
 def model_path() -> Path:

@@ -232,13 +232,14 @@ class ForwardPass:
     def _through(self, one: Spliced, value: Tensor) -> Tensor:
         """A value taken apart by an autoencoder and put together again."""
         latents = one.encode(value)
-        error = value - one.decode(latents)
+        error = value.flatten(2) - one.decode(latents)
         place: Place = (one.name, None)
         # a tensor of its own: what flows back through the error is not a latent's gradient
         own = self.edits.changed(place, latents.view_as(latents))
         self._keep(place, own)
         self._keep((error_site(one.name), None), error)
-        return one.decode(self.edits.with_changed_gradient(place, own)) + error
+        again = one.decode(self.edits.with_changed_gradient(place, own)) + error
+        return again.view_as(value)
 
     def _cuts(self) -> dict[Place, list[int]]:
         """Queries or keys that gradients of some rows do not go through."""

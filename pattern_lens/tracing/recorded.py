@@ -24,6 +24,7 @@ from pattern_lens.tracing.registry import (
     W_DEC,
     W_WRITE,
 )
+from pattern_lens.tracing.splice import SITES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -198,30 +199,32 @@ class RecordedLayer:
 
     def _error_write(self) -> Tensor:
         error = self[SAE_ERROR]
+        return self._written(error)
+
+    def _written(self, values: Tensor) -> Tensor:
+        """What values of the site that an autoencoder stands at write to the stream: dims (..., d_model)."""
         assert self.spliced is not None  # noqa: S101 - only scalars of autoencoders ask
-        if self.spliced.site != "post":
-            return error
-        return error @ self.whole.weights.at("W_out", self.spliced.layer).to(error)
+        through = SITES[self.spliced.site].through
+        if through is None:
+            return values
+        weight = self.whole.weights.at(through, self.spliced.layer)
+        return values @ weight.flatten(0, -2).to(values)  # heads side by side
 
     def weight(self, name: str) -> Tensor:
         """A weight at this layer."""
         if name in (W_DEC, W_WRITE):
             assert self.spliced is not None  # noqa: S101 - only scalars of autoencoders ask
             own = self.spliced.decoder.float()
-            if name == W_DEC or self.spliced.site != "post":
-                return own
-            return own @ self.whole.weights.at("W_out", self.spliced.layer)
+            return own if name == W_DEC else self._written(own)
         return self.whole.weights.at(name, self._number)
 
     def direction(self, writer: str) -> Tensor:
         """What is read, at the few positions; zero for prompts to which `writer` of this layer is not upstream."""
         if writer == "embed":
             return self.whole.direction(-1.0)
-        is_mlp = writer == "mlp"
-        layer = self._number
         if writer == "sae" and self.spliced is not None:
-            is_mlp, layer = self.spliced.site != "attn_out", self.spliced.layer
-        return self.whole.direction(layer + (0.5 if is_mlp else 0.0))
+            return self.whole.direction(self.spliced.layer + SITES[self.spliced.site].joins)
+        return self.whole.direction(self._number + (0.5 if writer == "mlp" else 0.0))
 
     def there(self, values: Tensor) -> Tensor:
         """Values at the few positions."""

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from pattern_lens.errors import NoGradientError, SpecificationError
+from pattern_lens.features.direction import FeatureDirection
+from pattern_lens.features.loading import load_autoencoder
 from pattern_lens.testing import tiny_model
-from pattern_lens.tracing import Ablation, Trace, logit_diff, trace
+from pattern_lens.tracing import Ablation, Trace, direction, logit_diff, trace
 
 TEXTS = ["the cat sat on the mat", "hello world, hello there"]
 DIFFERENCE = logit_diff(10, 20)
@@ -14,8 +17,11 @@ HOOKS = {
     "post": "blocks.1.mlp.hook_post",
     "attn_out": "blocks.1.hook_attn_out",
     "mlp_out": "blocks.1.hook_mlp_out",
+    "z": "blocks.1.attn.hook_z",
+    "resid_post": "blocks.1.hook_resid_post",
+    "resid_pre": "blocks.1.hook_resid_pre",
 }
-WIDTHS = {"post": 40, "attn_out": 32, "mlp_out": 32}
+WIDTHS = {"post": 40, "attn_out": 32, "mlp_out": 32, "z": 32, "resid_post": 32, "resid_pre": 32}
 TIMES = {"seconds", "memory_bytes"}
 
 
@@ -45,8 +51,40 @@ def traced(model, texts=TEXTS, **options):
     return trace(model, texts, progress=False, **options)
 
 
+def loaded(own, site="post", **options):
+    config = {"apply_b_dec_to_input": False, **options}
+    return load_autoencoder(dict(own.named_parameters()), hook=HOOKS[site], config=config)
+
+
 def spliced(site, n_features=50):
     return {HOOKS[site]: ("ae", Autoencoder(WIDTHS[site], n_features))}
+
+
+STREAMS = {
+    "z": (("resid_mid", 1), ("resid_pre", 1)),
+    "attn_out": (("resid_mid", 1), ("resid_pre", 1)),
+    "post": (("resid_post", 1), ("resid_mid", 1)),
+    "mlp_out": (("resid_post", 1), ("resid_mid", 1)),
+    "resid_post": (("resid_pre", 2), ("resid_mid", 1)),
+    "resid_pre": (("resid_pre", 1), ("resid_mid", 0)),
+}
+"""Streams that an autoencoder at a site of layer 1 has written to, and that it has not."""
+VALUES = {"attn_out": "attn_out", "mlp_out": "mlp_out", "z": "z", "resid_post": "resid_post"}
+VALUES |= {"post": "neuron_activation", "resid_pre": "resid_pre"}
+
+
+def through(site, values, model):
+    """Values of a site of layer 1, heads side by side, as what they write to the stream."""
+    weights = {"post": model.blocks[1].mlp.W_out, "z": model.blocks[1].attn.W_O.flatten(0, 1)}
+    return values @ weights[site].detach() if site in weights else values
+
+
+def written_at(site, found, model):
+    own = found[VALUES[site]].isel(layer=1)
+    rest = [dim for dim in own.dims if dim not in ("prompt", "pos")]
+    values = own.transpose("prompt", "pos", *rest).values
+    written = through(site, torch.tensor(values).flatten(2), model)
+    return xr.DataArray(written.numpy(), dims=("prompt", "pos", "d_model"))
 
 
 @pytest.mark.parametrize("site", HOOKS)
@@ -65,23 +103,27 @@ def test_the_model_computes_what_it_does_without(model, site):
 def test_latents_and_error_add_up_to_the_site(model, site):
     """Direct effects of latents, of the decoder's bias and of the error make that of the activation."""
     sae = spliced(site)
-    found = traced(model, scalars=("latent", "sae_error", "attn", "mlp", "neuron"), sae=sae)
-    bias = traced(model, scalars=("resid_final_grad",))
-    layer = {
-        "post": "neuron_direct_effect",
-        "attn_out": "attn_direct_effect",
-        "mlp_out": "mlp_direct_effect",
-    }[site]
-    whole = found[layer].isel(layer=1)
-    whole = whole.sum("neuron") if site == "post" else whole
-    decoder = sae[HOOKS[site]][1].b_dec.detach()
-    if site == "post":
-        decoder = decoder @ model.blocks[1].mlp.W_out.detach()
+    found = traced(model, scalars=("latent", "sae_error"), sae=sae)
+    bias = traced(model, scalars=("resid_final_grad", *VALUES.values()))
+    whole = (bias.resid_final_grad * written_at(site, bias, model)).sum("d_model")
+    decoder = through(site, sae[HOOKS[site]][1].b_dec.detach(), model)
     constant = (bias.resid_final_grad * decoder.numpy()).sum("d_model")
     parts = (
         found["ae.latent_direct_effect"].sum("feature") + found["ae.error_direct_effect"] + constant
     )
     np.testing.assert_allclose(parts.sum("pos").values, whole.sum("pos").values, atol=1e-5)
+
+
+@pytest.mark.parametrize("site", HOOKS)
+def test_latents_reach_what_is_read_behind_them_only(model, site):
+    """The stream where an autoencoder's site joins it, and not the stream before."""
+    behind, before = STREAMS[site]
+    vector = np.linspace(-1, 1, 32)
+    own = {"scalars": "latent_direct_effect", "sae": spliced(site)}
+    for (name, layer), reaches in ((behind, True), (before, False)):
+        objective = direction(vector, site=name, layer=layer)
+        found = traced(model, objective=objective, **own)["ae.latent_direct_effect"]
+        assert bool((abs(found) > 1e-6).any()) == reaches, (name, layer)
 
 
 @pytest.mark.parametrize("site", HOOKS)
@@ -169,10 +211,19 @@ def test_an_autoencoder_without_decoder_weights(model):
     ("sae", "message"),
     [
         ({HOOKS["post"]: Autoencoder(32, 50)}, "does not take values of its width, 40"),
-        ({"blocks.1.attn.hook_z": Autoencoder(32, 50)}, "cannot be spliced in at"),
+        ({"blocks.1.attn.hook_q": Autoencoder(32, 50)}, "cannot be spliced in at"),
         (
-            {"blocks.1.hook_resid_pre": Autoencoder(32, 50)},
-            "expected a hook of post, attn_out, mlp_out",
+            {"blocks.0.hook_resid_pre": Autoencoder(32, 50)},
+            "expected a hook of z, attn_out, post, mlp_out, resid_post, or of resid_pre after layer 0",
+        ),
+        (
+            Autoencoder(40, 50),
+            "does not say at which hook it stands: expected what load_autoencoder",
+        ),
+        ([1], "sae= is a int that does not say"),
+        (
+            [loaded(Autoencoder(40, 50)), loaded(Autoencoder(40, 60))],
+            "the name 'mlp.1' of an autoencoder is taken",
         ),
         ({HOOKS["post"]: torch.nn.Linear(40, 40)}, "without encode and decode"),
         ({HOOKS["post"]: ("z", Autoencoder(40, 50))}, "the name 'z' of an autoencoder is taken"),
@@ -181,6 +232,40 @@ def test_an_autoencoder_without_decoder_weights(model):
 def test_what_cannot_be_spliced_in(model, sae, message):
     with pytest.raises(SpecificationError, match=message):
         traced(model, sae=sae)
+
+
+def test_loaded_autoencoders_know_where_they_stand(model):
+    """What `load_autoencoder` gives, alone or among several, is what a mapping from its hook gives."""
+    own = Autoencoder(40, 50)
+    scalars = ("latent_activation", "latent_direct_effect")
+    expected = traced(model, scalars=scalars, sae={HOOKS["post"]: ("mlp.1", own)})
+    other = loaded(Autoencoder(32, 60, 1), "resid_pre")
+    for sae in (loaded(own), [other, loaded(own)], (loaded(own), other)):
+        found = traced(model, scalars=scalars, sae=sae)
+        for name in ("mlp.1.latent_activation", "mlp.1.latent_direct_effect"):
+            np.testing.assert_allclose(found[name].values, expected[name].values, atol=1e-5)
+    assert found["resid_pre.1.latent_activation"].shape[-1] == 60
+
+
+def test_direct_effects_of_what_is_normalised_are_refused(model):
+    sae = loaded(Autoencoder(32, 50), "mlp_out", normalize_activations="layer_norm")
+    found = traced(model, scalars="latent_estimated_total_effect", sae=sae)
+    assert abs(found["mlp_out.1.latent_estimated_total_effect"]).max() > 0
+    plain, with_it = traced(model), traced(model, sae=sae)
+    np.testing.assert_allclose(with_it.objective.values, plain.objective.values, atol=1e-5)
+    with pytest.raises(SpecificationError, match="leave out the scalars latent_write_magnitude"):
+        traced(model, scalars="latent_direct_effect", sae=sae)
+
+
+def test_a_direction_is_an_autoencoder(model):
+    """What is ablated is the part of the stream along it."""
+    vector = torch.linspace(-1, 2, 32)
+    sae = FeatureDirection(HOOKS["resid_post"], vector, "way")
+    before = traced(model, scalars="resid_post")
+    after = traced(model, scalars="resid_pre", sae=sae, ablate=Ablation("way", feature=0))
+    stream = torch.tensor(before.resid_post.isel(layer=1).values)
+    along = (stream @ vector)[..., None] * vector / vector.square().sum()
+    np.testing.assert_allclose(after.resid_pre.isel(layer=2).values, stream - along, atol=1e-5)
 
 
 def test_unknown_latents(model):
