@@ -16,7 +16,7 @@ from pattern_lens.store.packing import pack_triangle
 from pattern_lens.store.writer import Block
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import torch
 
@@ -66,6 +66,16 @@ class BatchBuffer:
         self._on_device: dict[str, dict[int, torch.Tensor]] = {}
         self._ready: Any = None
         self._host = {name: self._empty(layout) for name, layout in layouts.items()}
+
+    @property
+    def hooks(self) -> Collection[str]:
+        """Names of the hooks that it takes."""
+        return self._recorded.keys()
+
+    @property
+    def refused(self) -> Mapping[int, str]:
+        """No prompt is, whatever its values."""
+        return {}
 
     def _size(self, layout: ArrayLayout, n: int) -> tuple[int, int]:
         return {"line": (n, 1), "single": (1, 1)}.get(layout.packing, (n, n))

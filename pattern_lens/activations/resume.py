@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pattern_lens.activations.hooks import HookGroup
     from pattern_lens.prompts import Prompt
+    from pattern_lens.store.reader import StoredArray
 
 
 def with_stored_layers(
@@ -68,6 +69,26 @@ def missing_names(
     held = set(reader.names())
     arrays = {name: reader.array(name) for name in names if name in held}
     positions = [reader.prompts.find(prompt.hash) for prompt in prompts]
+    missing = missing_of(arrays, positions, names, progress=progress)
+    return [tuple(name for name in names if name in lacking) for lacking in missing]
+
+
+def missing_of(
+    arrays: Mapping[str, StoredArray],
+    positions: Sequence[int | None],
+    names: Sequence[str],
+    *,
+    progress: bool,
+) -> list[set[str]]:
+    """For each prompt those of `names` that it has no whole row of.
+
+    Parameters
+    ----------
+    arrays
+        What the file holds of `names`.
+    positions
+        Of the prompts in the file; None where it does not hold one.
+    """
     missing = []
     for position in tqdm(
         positions, "checking what is stored", unit="prompt", disable=not progress, leave=False
@@ -80,7 +101,7 @@ def missing_names(
         whole = {
             name for name, row in rows.items() if row is not None and arrays[name].is_intact(row)
         }
-        missing.append(tuple(name for name in names if name not in whole))
+        missing.append(set(names) - whole)
     return missing
 
 

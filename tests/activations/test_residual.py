@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 import pattern_lens as pl
-from pattern_lens.activations import capture as module
+from pattern_lens.activations import capture_run as module
 from pattern_lens.activations.capture import capture
 from pattern_lens.activations.estimate import Estimate
 from pattern_lens.activations.residual import model_facts
