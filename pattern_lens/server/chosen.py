@@ -52,6 +52,7 @@ class Chosen:
         return [
             *known,
             *(["residual.json"] if self.view.has_residual else []),
+            *self._features(),
             *(f"prompts/{n}.json" for n in blocks or [0]),
             *self._figures("figures.json"),
         ]
@@ -65,6 +66,7 @@ class Chosen:
             *self._patterns(position),
             *self.lens(position),
             *self.traces(position),
+            *self.features(position),
             *self._figures(f"prompt/{key}/figures.json"),
         ]
 
@@ -106,6 +108,20 @@ class Chosen:
         listed = json.loads(self.answer(f"{under}/traces.json").make())["traces"]
         return [f"{under}/traces.json", *(f"{under}/trace/{one['name']}.json" for one in listed)]
 
+    def features(self, position: int) -> list[str]:
+        """Addresses of the features of a prompt; none where it has none."""
+        view, key = self.view, self.key(position)
+        names = (n for n in view.feature_names if position in view.features.prompts(n))
+        return [f"prompt/{key}/features/{name}.json" for name in names]
+
+    def _features(self) -> Iterator[str]:
+        if self.view.feature_names:
+            yield "features.json"
+        for name in self.view.feature_names:
+            yield from (f"features/{name}/{one}.json" for one in ("table", "tokens"))
+            numbers = self.view.features.numbers(name).tolist()
+            yield from (f"features/{name}/feature/{number}.json" for number in numbers)
+
     @cached_property
     def _has_lens(self) -> bool:
         return self.view.has_residual and self.view.streams.why_not() is None
@@ -124,6 +140,7 @@ def choose(
     heads: HeadSelection | None,
     figures: str | Iterable[str] | None,
     lens: bool,
+    features: bool = False,
 ) -> list[Chosen]:
     """Open files, and choose of them.
 
@@ -137,6 +154,8 @@ def choose(
         Names or globs; each must be in one of the files.
     lens
         Whether the logit lens is among them.
+    features
+        Whether features of autoencoders are among them.
 
     Raises
     ------
@@ -153,7 +172,7 @@ def choose(
     if hashes is not None:
         _check_prompts(readers, hashes)
     globs = None if figures is None else [figures] if isinstance(figures, str) else list(figures)
-    views = [_view(reader, hashes, heads, globs, lens=lens) for reader in readers]
+    views = [_view(one, hashes, heads, globs, lens=lens, features=features) for one in readers]
     if globs is not None:
         _check_figures(views, globs)
     ids = ids_of([(view.model_name, view.reader.path) for view in views])
@@ -173,6 +192,7 @@ def _view(
     globs: Sequence[str] | None,
     *,
     lens: bool,
+    features: bool,
 ) -> View:
     positions = None
     if hashes is not None:
@@ -183,7 +203,15 @@ def _view(
     if globs is not None:
         names = [n for n in whole.held.names() if any(fnmatchcase(n, glob) for glob in globs)]
     chosen = None if heads is None else _heads(whole, heads)
-    return View(reader, positions=positions, heads=chosen, figures=names, is_export=True, lens=lens)
+    return View(
+        reader,
+        positions=positions,
+        heads=chosen,
+        figures=names,
+        is_export=True,
+        lens=lens,
+        features=features,
+    )
 
 
 def _heads(view: View, heads: HeadSelection) -> list[Head]:

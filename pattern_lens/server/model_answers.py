@@ -47,6 +47,7 @@ def entry(view: View, model_id: str) -> dict[str, Any]:
         "patterns": layout is not None,
         "residual": view.has_residual,
         "traces": list(view.trace_names),
+        "features": [_features(view, name) for name in view.feature_names],
         "computes": False,
         "packing": layout.packing if layout else "triangle",
         "dtype": layout.dtype if layout else view.model.get("dtype"),
@@ -55,6 +56,15 @@ def entry(view: View, model_id: str) -> dict[str, Any]:
         "is_written": False,
         "error": None,
     }
+
+
+def _features(view: View, name: str) -> dict[str, Any]:
+    """An autoencoder with what tells whether more was stored of it."""
+    reader = view.reader
+    computed = [reader.feature_array(name, v) for v in reader.feature_variables(name)[:1]]
+    captured = [reader.latents(name, v) for v in reader.latent_variables(name)[:1]]
+    n_computed, n_prompts = (sum(len(one.rows) for one in some) for some in (computed, captured))
+    return {"name": name, "n_computed": n_computed, "n_prompts": n_prompts}
 
 
 def damaged_entry(name: str, model_id: str, error: str) -> dict[str, Any]:
@@ -73,6 +83,7 @@ def damaged_entry(name: str, model_id: str, error: str) -> dict[str, Any]:
         "patterns": False,
         "residual": False,
         "traces": [],
+        "features": [],
         "computes": False,
         "packing": "triangle",
         "dtype": None,

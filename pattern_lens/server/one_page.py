@@ -10,10 +10,8 @@ import base64
 import gzip
 import json
 import math
-import re
 import time
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,15 +24,8 @@ from pattern_lens.server import model_answers
 from pattern_lens.server.answers import JSON
 from pattern_lens.server.chosen import Chosen, choose, close, index_of
 from pattern_lens.server.figure_answers import estimated_sizes, unpacked
-from pattern_lens.server.pages import (
-    DATA_MARK,
-    IMPORT_MAP_MARK,
-    STYLES_MARK,
-    Application,
-    import_map,
-    inline_hashes,
-    script_hash,
-)
+from pattern_lens.server.pages import Application
+from pattern_lens.server.whole_page import whole_page
 from pattern_lens.wording import counted, human_size
 
 if TYPE_CHECKING:
@@ -46,7 +37,6 @@ if TYPE_CHECKING:
 LIMIT_BYTES: Final = 25_000_000
 """What mail servers take."""
 
-_DATA_ID: Final = "pattern-lens-data"
 _BASE64: Final = 4 / 3
 _JSON_OF_A_HEAD: Final = 40
 _JSON_OF_A_TOKEN: Final = 40
@@ -93,6 +83,7 @@ def export_html(
     heads: HeadSelection | None = None,
     figures: str | Iterable[str] | None = None,
     lens: bool = False,
+    features: bool = False,
     limit_bytes: int = LIMIT_BYTES,
     progress: bool = True,
     when_estimated: Callable[[int], None] = lambda _: None,
@@ -114,6 +105,8 @@ def export_html(
     lens
         Whether to export the logit lens, where the file holds the residual stream: every stream is unembedded, which
         takes about half a second for 32 tokens of GPT-2 small.
+    features
+        Whether to export the features of autoencoders, where the file holds them: about 100 kB each.
     limit_bytes
         Size that the page may have.
     progress
@@ -131,14 +124,16 @@ def export_html(
         What stood in the page's place still does.
     """
     started = time.monotonic()
-    chosen = choose([Path(path)], prompts=prompts, heads=heads, figures=figures, lens=lens)
+    chosen = choose(
+        [Path(path)], prompts=prompts, heads=heads, figures=figures, lens=lens, features=features
+    )
     one = chosen[0]
     try:
         pages = Application()
         size = estimated_bytes(one, pages)
         when_estimated(size)
         _check(one, size, limit_bytes, is_rough=True)
-        data = _page(pages, _answers(one, progress=progress))
+        data = whole_page(pages, _answers(one, progress=progress))
         _check(one, len(data), limit_bytes)
         target = Path(out).expanduser().absolute()
         write_whole(target, data)
@@ -173,7 +168,7 @@ def estimated_bytes(one: Chosen, pages: Application) -> int:
         size += _BASE64 * packed * of_all * (n_values + n_heads * _OF_A_PICTURE)
         size += len(sizes) * (n_values + n_heads) * _OF_AN_ANSWER
     size += sum(_lens_bytes(one, position) for position in view.positions.tolist())
-    size += _traces_bytes(one)
+    size += _traces_bytes(one) + _features_bytes(one)
     n_figures, of_figures = estimated_sizes(view)
     return int(size + _BASE64 * of_figures + n_figures * _OF_AN_ANSWER)
 
@@ -197,6 +192,17 @@ def _traces_bytes(one: Chosen) -> int:
     size = sum(len(one.answer(rest).make()) for rest in addresses[sample])
     n_each = max(len(addresses[sample]), 1)
     return sum(size * len(found) // n_each for found in addresses.values())
+
+
+def _features_bytes(one: Chosen) -> int:
+    """Roughly what features take: as many as there are, each as large as the first of its autoencoder."""
+    size = 0
+    for name in one.view.feature_names:
+        numbers = one.view.features.numbers(name).tolist()
+        if numbers:
+            answer = one.answer(f"features/{name}/feature/{numbers[0]}.json")
+            size += len(numbers) * len(answer.make())
+    return size
 
 
 def patterns_size(one: Chosen, position: int) -> int:
@@ -257,39 +263,3 @@ def _add(one: Chosen, rests: Iterable[str], answers: dict[str, Any], zipped: lis
 
 def _zipped(data: bytes) -> bytes:
     return gzip.compress(data, 6, mtime=0)
-
-
-def _page(pages: Application, data: dict[str, Any]) -> bytes:
-    """The shell with everything in it."""
-    scripts = import_map({name: _data_url(file.data) for name, file in pages.modules().items()})
-    style = "\n".join(file.data.decode() for file in pages.styles()).replace("</style", "<\\/style")
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    page = pages.shell()
-    parts = {
-        IMPORT_MAP_MARK: f'<script type="importmap">{scripts}</script>',
-        STYLES_MARK: f"<style>{style}</style>",
-        DATA_MARK: f'<script type="application/json" id="{_DATA_ID}">{text}</script>',
-    }
-    page = re.sub("|".join(map(re.escape, parts)), lambda found: parts[found[0]], page)
-    page += _licences(pages)
-    policy = _policy(inline_hashes(page), script_hash(style))
-    meta = f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'
-    return page.replace("<head>", f"<head>\n{meta}", 1).encode("utf-8", "replace")
-
-
-def _licences(pages: Application) -> str:
-    """Licences of what others wrote, which stand wherever it goes."""
-    texts = [file.data.decode() for name, file in pages.files().items() if "LICENSE" in name]
-    return "".join(f"<!--\n{text.replace('--', '- -')}\n-->\n" for text in texts)
-
-
-def _policy(scripts: Iterable[str], style: str) -> str:
-    allowed = " ".join(f"'{one}'" for one in scripts)
-    return (
-        f"default-src 'none'; script-src data: {allowed}; style-src '{style}'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _data_url(data: bytes) -> str:
-    return f"data:text/javascript;base64,{base64.b64encode(data).decode()}"

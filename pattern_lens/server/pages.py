@@ -30,6 +30,7 @@ VIEWS: Final = {
     "single.html": "pattern-lens/single/view.js",
     "residual.html": "pattern-lens/residual/view.js",
     "debugger.html": "pattern-lens/debugger/view.js",
+    "features.html": "pattern-lens/features/view.js",
 }
 """Pages by name, and the module that shows each; one shell serves all."""
 

@@ -71,6 +71,13 @@ def _traces(name: str, *arguments: Any) -> Answer:
     return getattr(trace_answers, name)(*arguments)  # type: ignore[no-any-return]
 
 
+def _features(name: str, *arguments: Any) -> Answer:
+    """An answer on features; what makes it is imported when one is asked for."""
+    from pattern_lens.server import feature_answers
+
+    return getattr(feature_answers, name)(*arguments)  # type: ignore[no-any-return]
+
+
 _PROMPT: Final = r"prompt/(?P<prompt>~?[A-Za-z0-9_-]{1,80})"
 _LABEL: Final = r"(?P<label>[A-Za-z0-9]{1,24})"
 _NAME: Final = r"(?P<name>[^/]{1,200})"
@@ -118,6 +125,17 @@ _OF_MODEL: Final[tuple[tuple[str, Make], ...]] = (
     (
         rf"{_PROMPT}/trace/{_NAME}\.json",
         lambda v, p, _q: _traces("stored", v, p["prompt"], p["name"]),
+    ),
+    (r"features\.json", lambda v, _p, _q: _features("listed", v)),
+    (rf"features/{_NAME}/table\.json", lambda v, p, _q: _features("table", v, p["name"])),
+    (rf"features/{_NAME}/tokens\.json", lambda v, p, _q: _features("tokens", v, p["name"])),
+    (
+        rf"features/{_NAME}/feature/(?P<number>[0-9]{{1,9}})\.json",
+        lambda v, p, _q: _features("feature", v, p["name"], int(p["number"])),
+    ),
+    (
+        rf"{_PROMPT}/features/{_NAME}\.json",
+        lambda v, p, _q: _features("of_prompt", v, p["prompt"], p["name"]),
     ),
 )
 

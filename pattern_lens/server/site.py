@@ -81,6 +81,7 @@ def export_site(
     heads: HeadSelection | None = None,
     figures: str | Iterable[str] | None = None,
     lens: bool = False,
+    features: bool = False,
     progress: bool = True,
     force: bool = False,
 ) -> SiteReport:
@@ -101,6 +102,8 @@ def export_site(
     lens
         Whether to export the logit lens, where the file holds the residual stream: every stream is unembedded, which
         takes about half a second for 32 tokens of GPT-2 small.
+    features
+        Whether to export the features of autoencoders, where the file holds them: about 100 kB each.
     progress
         Whether to show a progress bar.
     force
@@ -118,7 +121,12 @@ def export_site(
     started = time.monotonic()
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     chosen = choose(
-        [Path(one) for one in given], prompts=prompts, heads=heads, figures=figures, lens=lens
+        [Path(one) for one in given],
+        prompts=prompts,
+        heads=heads,
+        figures=figures,
+        lens=lens,
+        features=features,
     )
     try:
         site = _Site(Path(folder).expanduser().absolute(), force=force)
@@ -220,7 +228,8 @@ def _prompt_tag(one: Chosen, position: int) -> str:
     ]
     lens = [one.answer(rest).tag for rest in one.lens(position)]
     traces = [one.answer(rest).tag for rest in one.traces(position)]
-    return tag_of(view.file_id, position, values, view.head_labels, listed, lens, traces)
+    features = [one.answer(rest).tag for rest in one.features(position)]
+    return tag_of(view.file_id, position, values, view.head_labels, listed, lens, traces, features)
 
 
 def _below(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pattern_lens.heads import Head
     from pattern_lens.patterns.source import Positions
     from pattern_lens.residual.tokens import Vocabulary
+    from pattern_lens.server.feature_sets import FeaturesOfFile
     from pattern_lens.server.streams import StreamsOfFile
     from pattern_lens.store.prompt_table import PromptTable
     from pattern_lens.store.reader import StoredArray, StoreReader
@@ -52,6 +54,9 @@ class View:
         Whether every answer will be asked for, and by one thread.
     lens
         Whether the residual stream is shown, where the file holds it.
+    features
+        Whether features of autoencoders are shown, where the file holds them; or the numbers of those that are, by
+        autoencoder.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class View:
         figures: Sequence[str] | None = None,
         is_export: bool = False,
         lens: bool = True,
+        features: bool | Mapping[str, Positions] = True,
     ) -> None:
         self.reader = reader
         self.lock = threading.RLock()  # of what is read on first use and is no array
@@ -73,6 +79,11 @@ class View:
         self.names = reader.names()
         self.result_names = reader.result_names()
         self.trace_names = reader.trace_names()
+        self.chosen_features = features if isinstance(features, Mapping) else None
+        names = reader.feature_sets() if features else []
+        self.feature_names = tuple(
+            one for one in names if self.chosen_features is None or one in self.chosen_features
+        )
         self.array: StoredArray | None = self._pattern_array()
         self.positions: Positions = (
             self.prompts.positions if positions is None else np.asarray(positions, np.intp)
@@ -103,6 +114,14 @@ class View:
 
         with self.lock:
             return StreamsOfFile(self)
+
+    @cached_property
+    def features(self) -> FeaturesOfFile:
+        """What answers need of its features; to be used under `lock`."""
+        from pattern_lens.server.feature_sets import FeaturesOfFile
+
+        with self.lock:
+            return FeaturesOfFile(self)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -149,11 +168,15 @@ class View:
             There is none of this key, or it is not shown.
         """
         found = self._by_digest(key) if key.startswith("~") else self.prompts.find(key)
-        if found is None or not (self.is_whole or found in self._shown):
+        if found is None or not self.shows(found):
             raise UnknownAddressError(
                 f"no prompt {key!r} in {self.name}: it has {len(self.positions):,}; its hash may have been cut off or mistyped"
             )
         return found
+
+    def shows(self, position: int) -> bool:
+        """Whether a prompt is shown."""
+        return self.is_whole or position in self._shown
 
     @cached_property
     def _shown(self) -> frozenset[int]:

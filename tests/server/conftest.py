@@ -233,7 +233,9 @@ def from_site(folder: Path) -> Fetch:
 def from_page(page: Path) -> Fetch:
     text = page.read_text(encoding="utf-8")
     inside = re.search(
-        r'<script type="application/json" id="pattern-lens-data">(.*?)</script>', text, re.DOTALL
+        r'<script type="application/json" id="pattern-lens-data"[^>]*>(.*?)</script>',
+        text,
+        re.DOTALL,
     )
     data = json.loads(inside[1])
     zipped = set(data["gzip"])

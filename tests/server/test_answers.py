@@ -58,6 +58,7 @@ def test_index(fetch):
         "patterns": True,
         "residual": False,
         "traces": [],
+        "features": [],
         "computes": False,
         "packing": "triangle",
         "dtype": "float32",

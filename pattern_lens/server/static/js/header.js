@@ -1,8 +1,8 @@
-/** The bar above all pages: what is open, the residual stream, the debugger, dark or light, help. */
+/** The bar above all pages: what is open, the other pages, dark or light, help. */
 import { h, icon, replace } from "pattern-lens/dom.js";
 import { helpDialog } from "pattern-lens/help.js";
 import { parsePlace } from "pattern-lens/heads.js";
-import { address, replaceState } from "pattern-lens/state.js";
+import { address, onlyPage, replaceState } from "pattern-lens/state.js";
 import { toggleTheme } from "pattern-lens/theme.js";
 
 const HALF_MOON = "M8 2a6 6 0 1 0 0 12zM8 2a6 6 0 0 1 0 12";
@@ -13,10 +13,11 @@ export function mountHeader(header, index, { currentState, navigate }) {
   const openHelp = () => help.open || help.showModal();
   replace(
     header,
-    galleryLink(currentState, navigate),
+    onlyPage() ? h("span", { class: "wordmark" }, "pattern-lens") : galleryLink(currentState, navigate),
     h("div", { class: "where" }, names(index)),
     index.models.some((model) => model.residual) ? residualLink(index, currentState, navigate) : null,
     index.models.some(hasTraces) ? debuggerLink(index, currentState, navigate) : null,
+    index.models.some(hasFeatures) && !onlyPage() ? featuresLink(index, currentState, navigate) : null,
     h(
       "button",
       { class: "quiet", id: "theme", title: "Dark or light (d)", onclick: () => changeTheme(currentState) },
@@ -81,6 +82,12 @@ function debuggerLink(index, currentState, navigate) {
   return pageLink("debugger", { title, text: "Debugger", target }, currentState, navigate);
 }
 
+function featuresLink(index, currentState, navigate) {
+  const target = () => featuresOf(index, currentState());
+  const title = "Features of sparse autoencoders: what they fire on, and what they do";
+  return pageLink("features", { title, text: "Features", target }, currentState, navigate);
+}
+
 function pageLink(page, { title, text, target }, currentState, navigate) {
   return h(
     "a",
@@ -111,6 +118,16 @@ function residualOf({ models }, state) {
 function debuggerOf({ models }, state) {
   if (state.page === "debugger") return state;
   return { ...state, ...lookedAt(models, state, hasTraces) };
+}
+
+/** From a prompt its features are shown; its position is asked of them anew. */
+function featuresOf({ models }, state) {
+  if (state.page === "features") return state;
+  return { ...state, ...lookedAt(models, state, hasFeatures), position: null };
+}
+
+function hasFeatures({ features }) {
+  return features.length > 0;
 }
 
 function hasTraces({ traces, computes }) {

@@ -55,6 +55,17 @@ const PARTS = [
     ],
   ],
   [
+    "Features",
+    [
+      ["n and p", "next, previous feature, in the order of the table; arrows in the table do the same"],
+      ["click a heading", "sorts by it; a second click turns it round"],
+      ["/", "searches: a number, or a token that a feature raises or fires on"],
+      ["hover", "a token: its activation, the effect on the loss, the logits that it raises and lowers"],
+      ["click, Enter", "locks the token, with links to its prompt; Escape lets go"],
+      ["[  ]", "previous, next prompt, where the features of a prompt are shown"],
+    ],
+  ],
+  [
     "Everywhere",
     [
       ["d", "dark or light"],

@@ -11,6 +11,7 @@ const PAGES = {
   single: async () => (await import("pattern-lens/single/view.js")).mountSingle,
   residual: async () => (await import("pattern-lens/residual/view.js")).mountResidual,
   debugger: async () => (await import("pattern-lens/debugger/view.js")).mountDebugger,
+  features: async () => (await import("pattern-lens/features/view.js")).mountFeatures,
 };
 
 const root = document.getElementById("view");

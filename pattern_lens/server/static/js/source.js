@@ -188,6 +188,31 @@ export class Source {
     return causal({ nQuery: shape[0], nKey: shape[1], packing: "rectangle", values: data });
   }
 
+  /** The autoencoders whose features a file holds. */
+  features(id) {
+    return this.json(`${under(id)}/features.json`);
+  }
+
+  /** A row for each feature that something was computed of, in columns. */
+  featureTable(id, sae) {
+    return this.json(`${under(id)}/features/${encodeURIComponent(sae)}/table.json`);
+  }
+
+  /** By which tokens each feature is found. */
+  featureTokens(id, sae) {
+    return this.json(`${under(id)}/features/${encodeURIComponent(sae)}/tokens.json`);
+  }
+
+  /** Everything that is stored of a feature. */
+  feature(id, sae, number) {
+    return this.json(`${under(id)}/features/${encodeURIComponent(sae)}/feature/${number}.json`);
+  }
+
+  /** The features that fire on a prompt. */
+  promptFeatures(id, key, sae) {
+    return this.json(`${under(id, key)}/features/${encodeURIComponent(sae)}.json`);
+  }
+
   /** Tokens of the vocabulary that hold the words; live sources only. */
   tokens(id, words) {
     return this.json(`${under(id)}/tokens.json?find=${encodeURIComponent(words)}`);

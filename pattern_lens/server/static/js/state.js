@@ -3,9 +3,30 @@
  * change the rest of their address.
  */
 
+import {
+  BORDERS,
+  HEAD_VALUES,
+  list,
+  oneOf,
+  readAblations,
+  readCell,
+  readFeatureOrder,
+  readGroup,
+  readNumber,
+  readOrder,
+  readPlace,
+  readShownHead,
+  readSize,
+  readSort,
+  readTokens,
+  text,
+} from "pattern-lens/state_readers.js";
+
+export { BORDERS, MAX_SIZE, MIN_SIZE, SORTS } from "pattern-lens/state_readers.js";
+
 /**
  * @typedef {object} State
- * @property {"gallery" | "single" | "residual" | "debugger"} page
+ * @property {"gallery" | "single" | "residual" | "debugger" | "features"} page
  * @property {string[] | null} models null: the first
  * @property {string[] | null} prompts hashes; null: the first
  * @property {Record<string, string>} heads by model, a text of the grammar; a model that is not named: all
@@ -36,18 +57,18 @@
  * @property {string[] | null} kinds of nodes in the table; null: the finest
  * @property {string | null} shownHead `L3H5`; null: that of the chosen node
  * @property {"pattern" | "scores" | "total" | "direct"} values of that head
+ * @property {string | null} sae name of an autoencoder; null: the first
+ * @property {number | null} feature null: the first of the table
+ * @property {string} featureOrder of the table of features: a column, with `-` before it turned round
+ * @property {string} search number of a feature, or text of a token by which features are found
+ * @property {"any" | "raised" | "fires"} within which tokens are searched
+ * @property {string | null} group of sequences; null: all
+ * @property {{sequence: number, place: number} | null} token the locked token of a sequence
  * @property {string} cmap
  * @property {"linear" | "log"} scale
  * @property {boolean} bos
  * @property {string[]} notes sentences on what the address holds and nobody knows
  */
-
-export const MIN_SIZE = 24;
-export const MAX_SIZE = 600;
-export const SORTS = ["model", "layer", "head", "prompt", "function"];
-export const MEASURES = ["total", "direct", "write", "activation"];
-export const HEAD_VALUES = ["pattern", "scores", "total", "direct"];
-export const BORDERS = ["none", "model", "function", "layer", "head", "prompt"];
 
 const DEFAULTS = {
   models: null,
@@ -79,6 +100,13 @@ const DEFAULTS = {
   kinds: null,
   shownHead: null,
   values: "pattern",
+  sae: null,
+  feature: null,
+  featureOrder: "density",
+  search: "",
+  within: "any",
+  group: null,
+  token: null,
   cmap: "viridis",
   scale: "linear",
   bos: true,
@@ -94,19 +122,21 @@ const ON_PAGE = {
     ...["prompt", "model", "trace", "target", "distractor", "position", "ablate", "node"],
     ...["chosen", "order", "kinds", "shownHead", "values"],
   ],
+  features: ["model", "sae", "feature", "featureOrder", "search", "within", "prompt", "position", "group", "token"],
 };
 /** What a page calls a part of the state, where its own word is another page's too. */
-const CALLED = { debugger: { order: "sort", kinds: "kind", shownHead: "head" } };
+const CALLED = { debugger: { order: "sort", kinds: "kind", shownHead: "head" }, features: { featureOrder: "sort" } };
 const ON_BOTH = ["cmap", "scale", "bos"];
 const HEADS = "heads-";
-const FILES = { gallery: "index.html", single: "single.html", residual: "residual.html", debugger: "debugger.html" };
-
-const list = (text) => text.split("~").filter(Boolean);
-const text = (value) => value;
-const oneOf =
-  (...known) =>
-  (value) =>
-    known.includes(value) ? value : refuse(`expected ${known.join(" or ")}`);
+const FILES = {
+  gallery: "index.html",
+  single: "single.html",
+  residual: "residual.html",
+  debugger: "debugger.html",
+  features: "features.html",
+};
+/** Pages that a page in one file does not know by what else its address holds. */
+const SAID = ["debugger", "features"];
 
 /** How each parameter is read; a reader that throws says why, and the parameter is left out. */
 const READERS = {
@@ -136,6 +166,13 @@ const READERS = {
   kinds: list,
   shownHead: readShownHead,
   values: oneOf(...HEAD_VALUES),
+  sae: text,
+  feature: readNumber("a feature"),
+  featureOrder: readFeatureOrder,
+  search: text,
+  within: oneOf("any", "raised", "fires"),
+  group: readGroup,
+  token: readPlace,
   view: oneOf(...Object.keys(FILES)),
   border: oneOf(...BORDERS),
   size: readSize,
@@ -151,6 +188,7 @@ const WRITERS = {
   functions: (value) => value.join("~"),
   ablate: (value) => value.join("~"),
   kinds: (value) => value.join("~"),
+  token: ({ sequence, place }) => `${sequence}.${place}`,
   cell: ({ query, key }) => `${query}.${key}`,
   captions: (value) => (value ? "1" : "0"),
   bos: (value) => (value ? "1" : "0"),
@@ -172,7 +210,7 @@ export function readState(location) {
 function pageNamed(pathname, pairs) {
   const named = Object.keys(FILES).find((page) => page !== "gallery" && `/${pathname}`.endsWith(`/${FILES[page]}`));
   const said = pairs.find(([name]) => name === "view")?.[1];
-  return named ?? (Object.hasOwn(FILES, said ?? "") ? said : undefined);
+  return named ?? onlyPage() ?? (Object.hasOwn(FILES, said ?? "") ? said : undefined);
 }
 
 /** A page in one file has no name but what its address holds. */
@@ -189,7 +227,7 @@ export function address(page, state) {
       pairs.push(...Object.entries(state.heads).map(([model, heads]) => [HEADS + model, heads.replace(/[,\s]+/g, "~")]));
     else if (!isDefault(name, state[name])) pairs.push([CALLED[page]?.[name] ?? name, (WRITERS[name] ?? String)(state[name])]);
   }
-  if (isOneFile() && page === "debugger") pairs.unshift(["view", page]);
+  if (isOneFile() && SAID.includes(page)) pairs.unshift(["view", page]);
   if (theme) pairs.push(["theme", theme]);
   const query = pairs.map(([name, value]) => `${encode(name)}=${encode(value)}`).join("&");
   if (isOneFile()) return `#${query}`;
@@ -244,6 +282,11 @@ function change(how, state) {
   written = location.href;
 }
 
+/** The one page that a page in one file shows; undefined where it shows all. */
+export function onlyPage() {
+  return document.getElementById("pattern-lens-data")?.dataset.view;
+}
+
 function isOneFile() {
   return document.getElementById("pattern-lens-data") !== null;
 }
@@ -276,52 +319,6 @@ function readParameter(state, name, value, said = name) {
   } catch (error) {
     state.notes.push(`The address says “${said}=${value}”: ${error.message}; it was left out.`);
   }
-}
-
-function readSort(value) {
-  const name = value.replace(/^-/, "");
-  if (!SORTS.includes(name) && !/^score\../s.test(name))
-    refuse(`expected ${SORTS.join(", ")} or score.{name}, with - before it to turn it round`);
-  return value;
-}
-
-function readOrder(value) {
-  const [measure, way = "high", ...more] = value.split(".");
-  if (!MEASURES.includes(measure) || !["high", "low"].includes(way) || more.length)
-    refuse(`expected ${MEASURES.join(", ")}, with .high or .low behind it to go by the sign`);
-  return value;
-}
-
-/** Labels stand between `~`; a comma is understood too, where it does not stand in a label such as `L3H5@7,4`. */
-function readAblations(value) {
-  return value.split(/~|,(?=L[0-9]|[0-9]+_|embed|backward:)/).filter(Boolean);
-}
-
-function readShownHead(value) {
-  const match = /^(?:.+\.)?L([0-9]{1,6})\.?H([0-9]{1,6})$/.exec(value);
-  return match ? `L${match[1]}H${match[2]}` : refuse("expected a head such as L3H5");
-}
-
-function readSize(value) {
-  if (!/^[0-9]+$/.test(value)) refuse(`expected a number of pixels, ${MIN_SIZE}–${MAX_SIZE}`);
-  return Math.min(MAX_SIZE, Math.max(MIN_SIZE, Number(value)));
-}
-
-function readNumber(what) {
-  return (value) => (/^[0-9]{1,9}$/.test(value) ? Number(value) : refuse(`expected ${what}, a whole number`));
-}
-
-function readTokens(value) {
-  return /^[0-9]{1,9}$/.test(value) ? Number(value) : refuse("expected a number of tokens");
-}
-
-function readCell(value) {
-  const match = /^([0-9]{1,9})\.([0-9]{1,9})$/.exec(value);
-  return match ? { query: Number(match[1]), key: Number(match[2]) } : refuse("expected {query}.{key}");
-}
-
-function refuse(message) {
-  throw new Error(message);
 }
 
 /** As `encodeURIComponent`, but marks that read well in an address stay. */

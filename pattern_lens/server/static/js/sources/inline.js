@@ -35,7 +35,7 @@ export function openInline(element) {
 function answer(answers, path) {
   const name = Object.hasOwn(answers, path) ? path : decodeURIComponent(path);
   if (Object.hasOwn(answers, name)) return answers[name];
-  throw new SourceError("This page does not hold it: it was exported with fewer heads, prompts or figures.", 404);
+  throw new SourceError("This page does not hold it: it was exported with fewer heads, prompts, figures or features.", 404);
 }
 
 /** Addresses of what is inside, made once each; the oldest are given back. */
