@@ -1,0 +1,1 @@
+"""Parts of the data of a feature, each a function of arrays."""
