@@ -32,6 +32,7 @@ NAMES: Final = (
     "looking",
     "residual",
     "tracing",
+    "features",
 )
 """The benchmark modules, in the order in which they run."""
 

@@ -15,17 +15,22 @@ __all__ = [
     "Trace",
     "__version__",
     "capture",
+    "capture_features",
     "compare",
+    "compute_features",
     "errors",
+    "export_features",
     "export_figures",
     "export_html",
     "export_site",
     "import_folder",
+    "load_autoencoder",
     "load_model",
     "logit_diff",
     "logit_minus_mean",
     "map_figures",
     "open_activations",
+    "open_features",
     "open_figures",
     "open_patterns",
     "open_results",
@@ -48,6 +53,10 @@ __all__ = [
 if TYPE_CHECKING:
     from pattern_lens import errors
     from pattern_lens.activations.capture import capture
+    from pattern_lens.features.capture import capture_features
+    from pattern_lens.features.data import compute_features
+    from pattern_lens.features.loading import load_autoencoder
+    from pattern_lens.features.stored import open_features
     from pattern_lens.figures.access import open_figures
     from pattern_lens.figures.export import export_figures
     from pattern_lens.figures.run import map_figures
@@ -67,6 +76,7 @@ if TYPE_CHECKING:
     from pattern_lens.plots.text import plot_tokens
     from pattern_lens.prompts import prompt_hash, read_prompts
     from pattern_lens.run import Run, open_run
+    from pattern_lens.server.feature_pages import export_features
     from pattern_lens.server.one_page import export_html
     from pattern_lens.server.running import serve
     from pattern_lens.server.site import export_site
@@ -83,16 +93,21 @@ _HOMES: Final = {
     "Run": "run",
     "Trace": "tracing.traces",
     "capture": "activations.capture",
+    "capture_features": "features.capture",
     "compare": "plots.comparison",
+    "compute_features": "features.data",
+    "export_features": "server.feature_pages",
     "export_figures": "figures.export",
     "export_html": "server.one_page",
     "export_site": "server.site",
     "import_folder": "importing.run",
+    "load_autoencoder": "features.loading",
     "load_model": "models",
     "logit_diff": "tracing.objectives",
     "logit_minus_mean": "tracing.objectives",
     "map_figures": "figures.run",
     "open_activations": "patterns.opening",
+    "open_features": "features.stored",
     "open_figures": "figures.access",
     "open_patterns": "patterns.opening",
     "open_results": "patterns.results",

@@ -17,6 +17,7 @@ from benchmarks.report import table, write_between_markers
 
 SLOW = {
     "capture",
+    "features",
     "figures",
     "growth",
     "looking",

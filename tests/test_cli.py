@@ -31,6 +31,7 @@ from pattern_lens.testing import tiny_model_folder
 COMMANDS = (
     "attribute",
     "capture",
+    "features",
     "demo",
     "info",
     "verify",

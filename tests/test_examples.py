@@ -27,6 +27,13 @@ SAYS = {
         "without L1H5 and L0H7: +1.2",
         "circuit.png",
     ],
+    "features_of_the_demo": [
+        "mlp.0: 256 features, 10.1 active a token",
+        "effects computed through the model",
+        "feature 135: the next token costs +6.1",
+        "in[ s]econds.'",
+        "written to features.html",
+    ],
     "own_figure_and_measure": ["L1H5  induction 0.5", "105 figures stored", "saved to arcs.png"],
 }
 

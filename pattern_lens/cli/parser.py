@@ -25,6 +25,7 @@ COMMANDS: Final = (
     "figures",
     "attribute",
     "trace",
+    "features",
     "export_figures",
     "serve",
     "export_site",
