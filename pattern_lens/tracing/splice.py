@@ -174,7 +174,7 @@ def _each(autoencoders: Any) -> Iterator[tuple[str, str | None, Any]]:
         hook = getattr(one, "hook", None)
         if not isinstance(hook, str):
             raise SpecificationError(
-                f"sae= is a {type(one).__name__} that does not say at which hook it stands: expected what load_autoencoder "
+                f"sae= is of type {type(one).__name__}, which does not say at which hook it stands: expected what load_autoencoder "
                 "gives, or a mapping from hook to autoencoder, such as {'blocks.3.mlp.hook_post': sae}"
             )
         yield hook, getattr(one, "name", None), one

@@ -220,7 +220,7 @@ def test_an_autoencoder_without_decoder_weights(model):
             Autoencoder(40, 50),
             "does not say at which hook it stands: expected what load_autoencoder",
         ),
-        ([1], "sae= is a int that does not say"),
+        ([1], "sae= is of type int, which does not say"),
         (
             [loaded(Autoencoder(40, 50)), loaded(Autoencoder(40, 60))],
             "the name 'mlp.1' of an autoencoder is taken",
