@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from pattern_lens.activations.forward import evaluating, logits_at, pad_right, switched_on
@@ -96,7 +97,7 @@ class ForwardPass:
         with ExitStack() as stack:
             stack.enter_context(evaluating(model.model))
             stack.enter_context(frozen(model.model))
-            stack.enter_context(switched_on(model, [hook for hook, _ in self._hooks()]))
+            stack.enter_context(switched_on(model, [hook for hook, _ in self._hooks]))
             stack.enter_context(_grad_mode(on=self.with_gradients))
             stack.enter_context(suppress(_AllSeenError))
             stack.enter_context(self.around.norms.detached(self.held))
@@ -107,7 +108,7 @@ class ForwardPass:
             logits = model.model.run_with_hooks(
                 tokens.to(model.device),
                 return_type="logits" if self._needs_logits else None,
-                fwd_hooks=self._hooks(),
+                fwd_hooks=self._hooks,
                 **options,
             )
         self._check_seen()
@@ -120,7 +121,7 @@ class ForwardPass:
 
     # --- what is hooked -----------------------------------------------------------------------
 
-    @property
+    @cached_property
     def _needs_logits(self) -> bool:
         ends = [end for asked in self.batch.asked for end in ends_of(asked)]
         return any(isinstance(end, Objective) and end.kind in ON_LOGITS for end in ends)
@@ -136,20 +137,22 @@ class ForwardPass:
             found.append(self.batch.place(row, own))
         return found
 
+    @cached_property
     def _places(self) -> set[Place]:
         """Where something is seen or changed."""
         spliced = self.around.sites.spliced
-        own = {*self.wants, *self.edits.places, EMBED, *self._cuts()}
+        own = {*self.wants, *self.edits.places, EMBED, *self._cuts}
         bases: set[Place] = {(one.site, one.layer) for one in spliced.values()}
         middles = {place for place in own if place[0] == "resid_mid"}
         bases |= {(site, layer) for _, layer in middles for site in ("resid_pre", "attn_out")}
         return {place for place in own | bases - middles if place[0] in ACTIVATIONS} - middles
 
+    @cached_property
     def _hooks(self) -> list[tuple[str, Callable[..., Any]]]:
         watched = {*attention.SITES} - self.around.live_hooks.live
         return [
             (self.around.sites.hook(*place), self._hook(place))
-            for place in sorted(self._places(), key=str)
+            for place in sorted(self._places, key=str)
             if place[0] not in watched
         ]
 
@@ -161,7 +164,7 @@ class ForwardPass:
 
     def _watchers(self) -> dict[int, dict[str, Callable[[Tensor], Tensor | None]]]:
         found: dict[int, dict[str, Callable[[Tensor], Tensor | None]]] = {}
-        for site, layer in self._places():
+        for site, layer in self._places:
             if site in attention.SITES and site not in self.around.live_hooks.live:
                 found.setdefault(int(layer or 0), {})[site] = self._hook((site, layer))
         return found
@@ -241,6 +244,7 @@ class ForwardPass:
         again = one.decode(self.edits.with_changed_gradient(place, own)) + error
         return again.view_as(value)
 
+    @cached_property
     def _cuts(self) -> dict[Place, list[int]]:
         """Queries or keys that gradients of some rows do not go through."""
         found: dict[Place, list[int]] = {}
@@ -252,7 +256,7 @@ class ForwardPass:
         return found
 
     def _cut(self, place: Place, value: Tensor) -> Tensor:
-        rows = self._cuts().get(place) if place[0] in ("q", "k") else None
+        rows = self._cuts.get(place) if place[0] in ("q", "k") else None
         if not rows:
             return value
         import torch

@@ -10,6 +10,7 @@ import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,10 @@ class TraceRun:
     batch_size: int
     progress: bool
 
+    @cached_property
+    def _provenance(self) -> dict[str, Any]:
+        return self.tracer.around.model.provenance()
+
     # --- where results go ---------------------------------------------------------------------
 
     def in_memory(self) -> TraceResult:
@@ -91,7 +96,7 @@ class TraceRun:
             return everything
         reader = StoreReader(self.path)
         try:
-            check_same_model(self.path, reader.model, self.tracer.around.model.provenance())
+            check_same_model(self.path, reader.model, self._provenance)
             if name not in reader.trace_names():
                 return everything
             if check_same_trace(self.path, name, reader.trace_spec(name), self.spec, force=force):
@@ -132,7 +137,7 @@ class TraceRun:
         with (
             StoreWriter(
                 self.path,
-                Header(model.provenance(), **vocab),
+                Header(self._provenance, **vocab),
                 list(layouts.values()),
                 gives_way=model.device.type == "cpu",
                 traces=said,

@@ -84,10 +84,11 @@ class Tracer:
             for own, value in zip(values, self._computed(job, recorded), strict=True):
                 own[job.name] = value
         closure = Closure(recorded, found, self._biases, self.has_nodes)
+        in_use = memory_bytes(self.around)
         for row, own in enumerate(values):
             own.update(closure.of(row))
             own[SECONDS] = np.float64(seconds)  # type: ignore[assignment]
-            own[MEMORY] = np.float64(memory_bytes(self.around))  # type: ignore[assignment]
+            own[MEMORY] = np.float64(in_use)  # type: ignore[assignment]
         return values
 
     def _passes(self, batch: Batch) -> tuple[Live, Gradients]:
