@@ -6,19 +6,18 @@ The rule: only prompts that every variable of a trace has are shown; what a run 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from html import escape
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from pattern_lens.closing import Closing
 from pattern_lens.errors import UnknownPromptError
 from pattern_lens.names import PROMPT
 from pattern_lens.patterns import display
+from pattern_lens.patterns.by_name import ByName
 from pattern_lens.patterns.results import ResultArray, attributes, coordinates
 from pattern_lens.store.chunks import Selection
 from pattern_lens.store.reader import StoreReader
@@ -30,8 +29,8 @@ from pattern_lens.tracing.writing import SPEC
 from pattern_lens.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from os import PathLike
-    from pathlib import Path
 
     import pandas as pd
 
@@ -45,37 +44,17 @@ _WHOLE: Final = slice(None)
 _COLUMNS: Final = ("name", "prompts", "objective", "traced", "ablated", "scalars", "created")
 
 
-class Traces(Closing, Mapping[str, TraceResult]):
-    """The traces of a file by name.
-
-    Parameters
-    ----------
-    reader
-        The open file.
-    """
-
-    def __init__(self, reader: StoreReader) -> None:
-        self._reader = reader
-        self._opened: dict[str, TraceResult] = {}
+class Traces(ByName[TraceResult]):
+    """The traces of a file by name."""
 
     def __getitem__(self, name: str) -> TraceResult:
-        if name not in self._opened:
-            self._opened[name] = read_trace(self._reader, name)
-        return self._opened[name].copy()
+        return super().__getitem__(name).copy()
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._reader.trace_names())
+    def _names(self) -> list[str]:
+        return self._reader.trace_names()
 
-    def __len__(self) -> int:
-        return len(self._reader.trace_names())
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._reader.trace_names()
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._reader.path
+    def _open(self, name: str) -> TraceResult:
+        return read_trace(self._reader, name)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -127,16 +106,6 @@ class Traces(Closing, Mapping[str, TraceResult]):
         of_a, of_b = self._reader.traced(a), self._reader.traced(b)
         both = np.intersect1d(of_a, of_b, assume_unique=True)
         return compared(*(read_trace(self._reader, name, both) for name in (a, b)))
-
-    def refresh(self) -> Self:
-        """See what was traced since; returns the mapping itself."""
-        self._reader.refresh()
-        self._opened.clear()
-        return self
-
-    def close(self) -> None:
-        """Close the file, for everything that was taken from it too."""
-        self._reader.close()
 
     def __repr__(self) -> str:
         if self._reader.handle.closed:
